@@ -1,0 +1,78 @@
+"""The kernel: actors, references, exits, links, monitors, timers, the registry, process nodes."""
+
+from palmette.actors.actor import Actor, ReplyToken
+from palmette.actors.deadlines import deadline, time_left
+from palmette.actors.endpoints import Endpoint, endpoint
+from palmette.actors.errors import (
+    ActorDied,
+    ActorError,
+    BadCall,
+    DeadlineExceeded,
+    MailboxFull,
+    NameTaken,
+    NodeError,
+    PalmetteError,
+    Refused,
+    StartFailed,
+)
+from palmette.actors.exits import (
+    Crashed,
+    Killed,
+    MaxRestarts,
+    NoProcess,
+    Normal,
+    Reason,
+    Shutdown,
+    Unreachable,
+    describe,
+    is_graceful,
+    root_cause,
+)
+from palmette.actors.introspection import DeadLetter, ExitRecord, SystemStatistics, TreeNode
+from palmette.actors.messages import ChildExit, Down, Exit, TaskDone
+from palmette.actors.ref import Ref
+from palmette.actors.registry import Registered, Registry, Unregistered
+from palmette.actors.system import System
+
+__all__ = [
+    "Actor",
+    "ActorDied",
+    "ActorError",
+    "BadCall",
+    "ChildExit",
+    "Crashed",
+    "DeadLetter",
+    "DeadlineExceeded",
+    "Down",
+    "Endpoint",
+    "Exit",
+    "ExitRecord",
+    "Killed",
+    "MailboxFull",
+    "MaxRestarts",
+    "NameTaken",
+    "NoProcess",
+    "NodeError",
+    "Normal",
+    "PalmetteError",
+    "Reason",
+    "Ref",
+    "Refused",
+    "Registered",
+    "Registry",
+    "ReplyToken",
+    "Shutdown",
+    "StartFailed",
+    "System",
+    "SystemStatistics",
+    "TaskDone",
+    "TreeNode",
+    "Unreachable",
+    "Unregistered",
+    "deadline",
+    "describe",
+    "endpoint",
+    "is_graceful",
+    "root_cause",
+    "time_left",
+]

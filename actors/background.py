@@ -1,0 +1,86 @@
+"""What one incarnation has going on beside its mailbox: timers and tasks. Nothing of it outlives the incarnation.
+
+A task's result comes back as a :class:`TaskDone` message; a task that raises takes its actor down, so that work handed
+to a task fails as loudly as work done in a handler. Most actors have neither, so a cell makes this object on first use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING
+
+from palmette.actors.deadlines import set_deadline
+from palmette.actors.exits import Killed, reason_of
+from palmette.actors.messages import TaskDone
+
+if TYPE_CHECKING:
+    from palmette.actors.cell import Cell
+
+
+class Background:
+    """See the module's text."""
+
+    __slots__ = ("_cell", "_tasks", "_timers")
+
+    def __init__(self, cell: Cell) -> None:
+        self._cell = cell
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def send_after(self, seconds: float, message: object) -> Callable[[], None]:
+        """Deliver ``message`` later; the returned function calls it off."""
+        timers = self._timers
+
+        def fire() -> None:
+            timers.discard(handle)
+            self._cell.post(message)
+
+        def cancel() -> None:
+            timers.discard(handle)
+            handle.cancel()
+
+        handle = self._cell.system.loop.call_later(seconds, fire)
+        timers.add(handle)
+        return cancel
+
+    def start_task(self, work: Coroutine[object, object, object], tag: str | None) -> None:
+        """Run ``work`` as a task of this incarnation."""
+        context = self._cell.context.copy()
+        if self._cell.current is not None:
+            # The handler answers its caller when it returns; the work goes on, and is nobody's request any more.
+            context.run(set_deadline, None)
+        task = self._cell.system.loop.create_task(
+            self._run(work, tag), name=f"{self._cell.slot.path}:{tag or ''}", context=context
+        )
+        self._tasks.add(task)
+
+        def forget(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            work.close()  # a task that is cancelled before its first step never awaits it
+
+        task.add_done_callback(forget)
+
+    async def _run(self, work: Coroutine[object, object, object], tag: str | None) -> None:
+        cell = self._cell
+        try:
+            value = await work
+        except asyncio.CancelledError:
+            cell.crash(Killed(f"its task {tag or ''!r} was cancelled"))  # counts only if the cell is not ending already
+            raise
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # noqa: BLE001 - an owned task's crash is its actor's
+            cell.crash(reason_of(error))
+        else:
+            if tag is not None:
+                cell.post(TaskDone(tag, value))
+
+    def close(self) -> set[asyncio.Task[None]]:
+        """Cancel everything; the tasks that have yet to end."""
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        for task in self._tasks:
+            task.cancel()
+        return set(self._tasks)

@@ -1,0 +1,101 @@
+"""Links and monitors of one incarnation: whom it watches, who watches it, and whose fate it shares.
+
+A *monitor* is one-way and stackable: each delivers exactly one :class:`Down`, at once if nobody is there. A *link* is
+two-way and idempotent: when one end ends for any reason but ``Normal``, the other ends with it, without a say, unless
+it traps exits, in which case it gets an :class:`Exit` message for every reason.
+
+Most actors have neither, so a cell makes this object on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from palmette.actors.exits import NoProcess, Normal, Reason
+from palmette.actors.messages import Down, Exit
+
+if TYPE_CHECKING:
+    from palmette.actors.cell import Cell
+    from palmette.actors.ref import Ref
+    from palmette.actors.slot import Linked, Slot, Watcher
+
+
+class Bonds:
+    """See the module's text."""
+
+    __slots__ = ("cell", "ids", "links", "monitoring", "watchers")
+
+    def __init__(self, cell: Cell) -> None:
+        self.cell = cell
+        self.ids = 0
+        self.links: dict[Linked, None] = {}
+        self.watchers: dict[tuple[Watcher, int], None] = {}
+        """Who watches this cell, in the order of asking."""
+        self.monitoring: dict[int, Slot] = {}
+        """Whom this cell watches, by monitor id."""
+
+    # --- monitors ------------------------------------------------------------------------------------------------
+
+    def monitor(self, slot: Slot) -> int:
+        """Watch the present incarnation at ``slot``."""
+        self.ids += 1
+        self.monitoring[self.ids] = slot
+        if slot.target is None:
+            self.down(self.cell.system.ref(slot), NoProcess(slot.path), self.ids)
+        else:
+            slot.target.add_monitor(self.cell, self.ids)
+        return self.ids
+
+    def down(self, ref: Ref[object], reason: Reason, monitor: int) -> None:
+        """Deliver a monitor's one message, unless it was undone meanwhile."""
+        if self.monitoring.pop(monitor, None) is not None:
+            self.cell.post(Down(ref, reason, monitor))
+
+    def demonitor(self, monitor: int) -> None:
+        """Undo one monitor, also where its ``Down`` waits in the mailbox already."""
+        slot = self.monitoring.pop(monitor, None)
+        if slot is None:
+            self.cell.mailbox.remove(lambda message: isinstance(message, Down) and message.monitor == monitor)
+        elif slot.target is not None:
+            slot.target.remove_monitor(self.cell, monitor)
+
+    # --- links ---------------------------------------------------------------------------------------------------
+
+    def link(self, slot: Slot) -> None:
+        """Share the fate of the present incarnation at ``slot``; one that is gone counts as ended."""
+        if slot.target is None:
+            self.exit_signal(self.cell.system.ref(slot), NoProcess(slot.path))
+        else:
+            self.links[slot.target] = None
+            slot.target.add_link(self.cell)
+
+    def unlink(self, slot: Slot) -> None:
+        """Undo :meth:`link`, from either side."""
+        if slot.target is not None:
+            self.links.pop(slot.target, None)
+            slot.target.remove_link(self.cell)
+
+    def exit_signal(self, ref: Ref[object], reason: Reason) -> None:
+        """A linked actor has ended."""
+        actor = self.cell.actor
+        if actor is not None and actor.trap_exit:
+            self.cell.post(Exit(ref, reason))
+        elif not isinstance(reason, Normal):
+            self.cell.kill(reason)
+
+    # --- the end -------------------------------------------------------------------------------------------------
+
+    def announce(self, ref: Ref[object], reason: Reason) -> None:
+        """This cell has ended: tell everybody whom it concerns, and stop watching others."""
+        links, self.links = self.links, {}
+        for other in links:
+            # In this order: the far side of a stand-in ignores the signal of a link that was undone.
+            other.exit_signal(ref, reason)
+            other.remove_link(self.cell)
+        watchers, self.watchers = self.watchers, {}
+        for watcher, monitor in watchers:
+            watcher.down(ref, reason, monitor)
+        monitoring, self.monitoring = self.monitoring, {}
+        for monitor, slot in monitoring.items():
+            if slot.target is not None:
+                slot.target.remove_monitor(self.cell, monitor)

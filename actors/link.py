@@ -1,0 +1,259 @@
+"""A link: one connection between two processes of a system, and the questions under way on it.
+
+Frames written in one turn of the loop leave together. A lost connection is a death signal: everything that waits on
+the link learns of it in the same turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, cast
+
+import msgspec
+
+from palmette.actors import wire
+from palmette.actors.arguments import decode_result
+from palmette.actors.errors import ActorDied, ActorError, DeadlineExceeded
+from palmette.actors.exits import Killed, Reason
+from palmette.actors.messages import Request
+from palmette.actors.refusals import refusal
+
+if TYPE_CHECKING:
+    from palmette.actors.serving import Served
+    from palmette.actors.system import System
+
+HIGH_WATER: Final = 8 << 20
+"""Bytes that may wait in a link before casts are refused. Calls wait with their callers, and are not."""
+LARGE: Final = 64 << 10
+"""Bytes from which on a frame is written by itself: joining it with others would copy it."""
+
+
+class Link(asyncio.Protocol):
+    """One end of a connection. ``trusting``: take any frame from the start, not greetings only."""
+
+    def __init__(
+        self,
+        system: System,
+        on_frame: Callable[[Link, wire.Frame], None],
+        on_lost: Callable[[Link, str], None],
+        *,
+        trusting: bool,
+    ) -> None:
+        self.system = system
+        self.node = ""
+        self.pid = 0
+        self.served: Served | None = None
+        """What local actors owe the other side; kept by :mod:`palmette.actors.serving`."""
+        self._on_frame = on_frame
+        self._on_lost = on_lost
+        self._reader = wire.FrameReader(trusting=trusting)
+        self._transport: asyncio.Transport | None = None
+        self._out: list[bytes] = []
+        self._out_size = 0
+        self._ids = 0
+        self._calls: dict[int, tuple[Request, str]] = {}
+        self._relays: dict[int, Callable[[wire.Reply | wire.CallFailed], None]] = {}
+        self._trees: dict[int, asyncio.Future[wire.TreeNode | None]] = {}
+        self._monitors: dict[int, Callable[[Reason], None]] = {}
+        self._drained: asyncio.Future[None] | None = None
+        self.lost: Reason | None = None
+        """Why it is no more."""
+
+    # --- asyncio.Protocol --------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are no subclasses of asyncio's.
+        self._transport = transport = cast("asyncio.Transport", transport)
+        if self.lost is not None:
+            transport.abort()  # it was given up between its acceptance and this
+            return
+        # The marks serve `drain` alone: what a link takes in is bounded by `is_congested`.
+        transport.set_write_buffer_limits(high=0)
+        if self._out:
+            self._flush()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for frame in self._reader.feed(data):
+                self._dispatch(frame)
+                if self.lost is not None:
+                    return
+        except ValueError as error:
+            self.fail(f"it spoke nonsense: {error}")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.fail("the connection was lost" if exc is None else f"the connection was lost: {exc}")
+
+    def resume_writing(self) -> None:
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    # --- frames ------------------------------------------------------------------------------------------------
+
+    def trust(self, node: str, pid: int) -> None:
+        """The other side has shown that it is ``node``."""
+        self.node, self.pid = node, pid
+        self._reader.trust()
+
+    def write(self, frame: wire.Frame) -> None:
+        """Send a frame with the others of this turn of the loop."""
+        if self.lost is not None:
+            return
+        if not self._out:
+            self.system.loop.call_soon(self._flush)
+        header, body = wire.encode_frame(frame)
+        self._out += (header, body)
+        self._out_size += len(header) + len(body)
+
+    def is_congested(self) -> bool:
+        """Whether more than HIGH_WATER bytes wait to be sent."""
+        waiting = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        return self._out_size + waiting > HIGH_WATER
+
+    def _flush(self) -> None:
+        if not self._out or self._transport is None or self.lost is not None:
+            return
+        small: list[bytes] = []
+        for part in self._out:
+            if len(part) < LARGE:
+                small.append(part)
+                continue
+            self._transport.write(b"".join(small))
+            small.clear()
+            self._transport.write(part)
+        if small:
+            self._transport.write(b"".join(small))
+        self._out.clear()
+        self._out_size = 0
+
+    def _dispatch(self, frame: wire.Frame) -> None:
+        if isinstance(frame, wire.Reply | wire.CallFailed):
+            answer = self._relays.pop(frame.id, None)
+            if answer is not None:
+                answer(frame)
+            else:
+                self._answered(frame)
+            return
+        match frame:
+            case wire.Fell(id, reason):
+                tell = self._monitors.pop(id, None)
+                if tell is not None:
+                    tell(reason)
+            case wire.TreeIs(id, tree):
+                future = self._trees.pop(id, None)
+                if future is not None and not future.done():
+                    future.set_result(tree)
+            case _:
+                self._on_frame(self, frame)
+
+    def _answered(self, frame: wire.Reply | wire.CallFailed) -> None:
+        request, path = self._calls.pop(frame.id, (None, ""))
+        if request is None or request.reply is None or request.reply.done():
+            return  # its caller has given up
+        if isinstance(frame, wire.CallFailed):
+            request.fail(_failure(frame))
+            return
+        try:
+            value = decode_result(request.endpoint, frame.result, self.system)
+        except ActorError as error:
+            request.fail(type(error)(f"{path}: {error}"))
+        else:
+            request.reply.set_result(value)
+
+    # --- asking ------------------------------------------------------------------------------------------------
+
+    def call(self, path: str, request: Request, arguments: bytes) -> None:
+        """Pass a call or a cast on; a call's future is resolved by the answer or by the loss of the link."""
+        if self.lost is not None:
+            self.system.undeliverable(path, request, self.lost)
+            return
+        if request.reply is None:
+            self.write(wire.Cast(path, request.endpoint.name, arguments))
+            return
+        self._ids += 1
+        number = self._ids
+        self._calls[number] = (request, path)
+        request.reply.add_done_callback(lambda _: self._calls.pop(number, None))
+        assert request.deadline is not None
+        seconds = max(0.0, request.deadline - self.system.loop.time())
+        self.write(wire.Call(number, path, request.endpoint.name, arguments, seconds))
+
+    def relay(self, frame: wire.Call, answer: Callable[[wire.Reply | wire.CallFailed], None]) -> None:
+        """Pass on a call that came in over another link; its answer is passed back undecoded."""
+        self._ids += 1
+        self._relays[self._ids] = answer
+        self.write(msgspec.structs.replace(frame, id=self._ids))
+
+    def monitor(self, path: str, tell: Callable[[Reason], None]) -> None:
+        """Have ``tell`` called once when the actor at ``path`` ends."""
+        if self.lost is not None:
+            self.system.loop.call_soon(tell, self.lost)
+            return
+        self._ids += 1
+        self._monitors[self._ids] = tell
+        self.write(wire.Monitor(self._ids, path))
+
+    async def tree(self, path: str, timeout: float) -> wire.TreeNode | None:
+        """The tree below ``path`` as the other side sees it; ``None`` if it does not say in time."""
+        if self.lost is not None:
+            return None
+        self._ids += 1
+        number = self._ids
+        future = self._trees[number] = self.system.loop.create_future()
+        self.write(wire.AskTree(number, path, timeout))
+        try:
+            await asyncio.wait([future], timeout=timeout)
+        finally:
+            self._trees.pop(number, None)
+        return future.result() if future.done() and not future.cancelled() else None
+
+    # --- the end -----------------------------------------------------------------------------------------------
+
+    def fail(self, why: str) -> None:
+        """End the link: close it, and tell its owner once."""
+        if self.lost is not None:
+            return
+        self.lost = Killed(why)
+        if self._transport is not None:
+            self._transport.abort()
+        self.resume_writing()
+        self._on_lost(self, why)
+
+    async def drain(self, timeout: float) -> None:
+        """Wait until all that was written has left, or the link is lost."""
+        self._flush()
+        if self.lost is None and self._transport is not None and self._transport.get_write_buffer_size():
+            self._drained = self.system.loop.create_future()
+            await asyncio.wait([self._drained], timeout=timeout)
+
+    def release(self, reason: Reason) -> None:
+        """For the owner of a lost link: fail what waits on it."""
+        self.lost = reason
+        calls, self._calls = self._calls, {}
+        for request, path in calls.values():
+            request.fail(ActorDied(path, reason))
+        relays, self._relays = self._relays, {}
+        for number, answer in relays.items():
+            answer(wire.CallFailed(number, "died", "", "", reason))
+        monitors, self._monitors = self._monitors, {}
+        for tell in monitors.values():
+            tell(reason)
+        for future in self._trees.values():
+            future.cancel()
+        if self.served is not None:
+            self.served.release(reason)
+
+    def file_number(self) -> int:
+        """The descriptor of the connection, or -1."""
+        number = None if self._transport is None else self._transport.get_extra_info("socket")
+        return -1 if number is None else int(number.fileno())
+
+
+def _failure(frame: wire.CallFailed) -> Exception:
+    """The exception that a failed call raises on this side."""
+    if frame.kind == "died" and frame.reason is not None:
+        return ActorDied(frame.path, frame.reason)
+    if frame.kind == "deadline":
+        return DeadlineExceeded(frame.text)
+    return refusal(frame.kind, frame.text)

@@ -1,0 +1,279 @@
+"""Process nodes, seen from the head: each runs one actor (and what lives below it) in an OS process of its own.
+
+Thespian starts the processes (see :mod:`palmette.actors.host`); everything else, messages and death notices included,
+travels over a direct link on a unix socket that only this user can open, and that asks for a token. A node whose
+connection breaks is dead to everyone in the same turn of the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import secrets
+from typing import TYPE_CHECKING, Final
+from weakref import WeakValueDictionary
+
+from palmette.actors import wire
+from palmette.actors.actor import Actor
+from palmette.actors.arguments import encode_arguments, initializer
+from palmette.actors.codec import name_of
+from palmette.actors.ending import settle
+from palmette.actors.errors import NodeError, Refused, StartFailed
+from palmette.actors.exits import Killed, reason_of
+from palmette.actors.hosted import Hosted
+from palmette.actors.housing import Directory, Host
+from palmette.actors.link import Link
+from palmette.actors.proxy import Inner
+from palmette.actors.serving import serve
+from palmette.actors.slot import Slot
+from palmette.actors.starting import StartOptions
+
+if TYPE_CHECKING:
+    from palmette.actors.cell import Cell
+    from palmette.actors.system import System
+
+BOOT_SECONDS: Final = 60.0
+"""For a new process to call back. It takes under a second; a death meanwhile is noticed at once."""
+GREETING_SECONDS: Final = 10.0
+"""For a connection to say who it is."""
+MAX_STRANGERS: Final = 64
+"""Connections that have not said who they are. One more, and the oldest is cut off."""
+
+
+class _Expected:
+    """A node that was ordered and has not called back."""
+
+    def __init__(self, token: str, arrived: asyncio.Future[Link], host: Host) -> None:
+        self.token = token
+        self.arrived = arrived
+        self.host = host
+
+
+class Nodes:
+    """The head's side of all process nodes of a system. Made by the first child that asks for a process."""
+
+    def __init__(self, system: System) -> None:
+        self.system = system
+        self._directory: Directory | None = None
+        self._server: asyncio.Server | None = None
+        self._host: Host | None = None
+        self._hosts: set[Host] = set()
+        """The present one, and those that died and are not reaped yet."""
+        self._opening: asyncio.Task[Host] | None = None
+        self._expected: dict[str, _Expected] = {}
+        self._hosted: dict[str, Hosted] = {}
+        self._strangers: dict[Link, asyncio.TimerHandle] = {}
+        self._links: set[Link] = set()
+        self._places: WeakValueDictionary[str, Slot] = WeakValueDictionary()
+        """Addresses that process children have lived at."""
+        self._closing = False
+
+    # --- starting ------------------------------------------------------------------------------------------------
+
+    async def start_child(
+        self,
+        slot: Slot,
+        parent: Cell | None,
+        cls: type[Actor],
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        options: StartOptions,
+    ) -> Hosted:
+        """Start ``cls`` in a new process, in ``slot``, and return once it may be talked to.
+
+        ``options.start_timeout`` bounds the import of its module, ``__init__`` and ``started``, once there is a
+        process; that itself has BOOT_SECONDS.
+
+        Raises:
+            StartFailed: and the process is gone.
+        """
+        if slot.target is not None:
+            raise StartFailed(slot.path, Killed(f"its address is still taken by a {slot.target.state} incarnation"))
+        try:
+            actor = name_of(cls)
+            arguments = encode_arguments(initializer(cls), args, kwargs)
+        except (NodeError, Refused) as error:
+            raise StartFailed(slot.path, reason_of(error)) from None
+        link = await self._new_node(slot)
+        slot.incarnation += 1
+        self._places[slot.path] = slot
+        hosted = Hosted(self.system, slot, parent, options.kind or cls.__name__, link)
+        slot.target = self._hosted[link.node] = hosted
+        starting = hosted.starting
+        assert starting is not None
+        link.write(wire.StartActor(slot.path, slot.incarnation, actor, arguments, options))
+        try:
+            done, _ = await asyncio.wait([starting], timeout=options.start_timeout)
+            if not done:
+                hosted.kill(Killed(f"its start took longer than {options.start_timeout:g} s"))
+                await asyncio.wait([starting], timeout=self.system.kill_grace)
+        except asyncio.CancelledError:
+            hosted.kill(Killed("its start was called off"))
+            raise
+        if not starting.done():
+            raise StartFailed(slot.path, Killed(f"its process {hosted.pid} cannot be killed"))
+        starting.result()
+        self.system.arrived(slot)
+        return hosted
+
+    async def _new_node(self, slot: Slot) -> Link:
+        """Have a process started, and wait until it has called back. Raises StartFailed."""
+        node = f"{slot.name or 'root'}-{secrets.token_hex(4)}"
+        arrived: asyncio.Future[Link] = self.system.loop.create_future()
+        taken = False
+        try:
+            host = await self._running_host()
+            self._expected[node] = expected = _Expected(secrets.token_hex(16), arrived, host)
+            assert self._directory is not None
+            host.order(wire.Order(node, str(self._directory.socket), expected.token))
+            await asyncio.wait([arrived], timeout=BOOT_SECONDS)
+            if not arrived.done():
+                raise NodeError(f"its process did not call back within {BOOT_SECONDS:g} s")
+            link, taken = arrived.result(), True
+            if link.lost is not None:
+                raise NodeError("its process ended right after it had called back; see its stderr")
+        except (OSError, NodeError) as error:
+            raise StartFailed(slot.path, reason_of(error)) from None
+        else:
+            return link
+        finally:
+            self._expected.pop(node, None)
+            if not taken and arrived.done() and arrived.exception() is None:
+                arrived.result().fail("nobody waits for it any more")
+
+    async def _running_host(self) -> Host:
+        if self._closing:
+            raise NodeError("the system stops")
+        if self._host is not None and not self._host.is_gone:
+            return self._host
+        if self._opening is None:
+            # A task of its own: it serves all who wait, and a starter that is cancelled must not lose a process.
+            self._opening = self.system.loop.create_task(self._open_host())
+            self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
+        opening = self._opening
+        try:
+            return await asyncio.shield(opening)
+        finally:
+            if opening.done() and self._opening is opening:
+                self._opening = None
+
+    async def _open_host(self) -> Host:
+        if self._directory is None:
+            self._directory = await asyncio.to_thread(Directory)
+        if self._server is None:
+            self._server = await self.system.loop.create_unix_server(self._accept, str(self._directory.socket))
+        host = Host(self._on_host_gone)
+        await host.start(self._directory.path)
+        self._host = host
+        self._hosts.add(host)
+        return host
+
+    def _on_host_gone(self, host: Host, why: str) -> None:
+        self._hosts.discard(host)
+        for expected in self._expected.values():
+            if expected.host is host and not expected.arrived.done():
+                expected.arrived.set_exception(NodeError(f"{why} before it had started its process; see its stderr"))
+
+    # --- links ---------------------------------------------------------------------------------------------------
+
+    def _accept(self) -> Link:
+        link = Link(self.system, self._on_frame, self._on_lost, trusting=False)
+        if len(self._strangers) >= MAX_STRANGERS:
+            next(iter(self._strangers)).fail("it said nothing, and others want its place")
+        self._links.add(link)
+        self._strangers[link] = self.system.loop.call_later(GREETING_SECONDS, link.fail, "it did not say who it is")
+        return link
+
+    def _on_frame(self, link: Link, frame: wire.Frame) -> None:
+        if link in self._strangers:
+            self._greet(link, frame)
+            return
+        hosted = self._hosted.get(link.node)
+        match frame:
+            case wire.Started() if hosted is not None:
+                hosted.started()
+            case wire.NotStarted(_, child, reason) if hosted is not None:
+                hosted.parting(child, reason)
+            case wire.Ended(path, reason) if hosted is not None:
+                hosted.parting(path, reason)
+            case wire.Exited(record) if hosted is not None and record.path.startswith(f"{hosted.path}/"):
+                self.system.adopt_exit(record)
+            case wire.Logged() if hosted is not None:
+                _log(hosted, frame)
+            case _:
+                if not serve(self.system, link, frame):
+                    link.fail(f"it sent a {type(frame).__name__} out of turn")
+
+    def _greet(self, link: Link, frame: wire.Frame) -> None:
+        expected = self._expected.get(frame.node) if isinstance(frame, wire.Hello | wire.Stillborn) else None
+        if (
+            not isinstance(frame, wire.Hello | wire.Stillborn)
+            or expected is None
+            or expected.arrived.done()
+            or not hmac.compare_digest(expected.token.encode(), frame.token.encode())
+        ):
+            link.fail("it did not introduce itself properly")
+        elif isinstance(frame, wire.Stillborn):
+            expected.arrived.set_exception(NodeError("its process ended before it had called back; see its stderr"))
+            link.fail("it has said what it had to say")
+        else:
+            self._strangers.pop(link).cancel()
+            link.trust(frame.node, frame.pid)
+            expected.arrived.set_result(link)
+
+    def _on_lost(self, link: Link, why: str) -> None:
+        self._links.discard(link)
+        timer = self._strangers.pop(link, None)
+        if timer is not None:
+            timer.cancel()
+        hosted = self._hosted.get(link.node)
+        if hosted is not None:
+            hosted.ended().add_done_callback(lambda _: self._hosted.pop(link.node, None))
+            hosted.lost(why)  # releases the link when the process is gone
+        else:
+            link.release(Killed(why))
+
+    # --- what lives below a node's actor -------------------------------------------------------------------------
+
+    def below(self, path: str) -> Inner | None:
+        """A stand-in for an actor that lives (or may) below the actor of one of these nodes."""
+        above = path.rpartition("/")[0]
+        while above:
+            place = self._places.get(above)
+            if place is not None:
+                return Inner(self.system, place, path)
+            above = above.rpartition("/")[0]
+        return None
+
+    # --- the end ---------------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """End all nodes and the host; nothing of them is left when this returns, cancelled or not."""
+        self._closing = True
+        await settle([self.system.loop.create_task(self._close())])
+
+    async def _close(self) -> None:
+        if self._opening is not None:
+            await settle([self._opening])
+        left = list(self._hosted.values())
+        for hosted in left:
+            hosted.kill(Killed("the system stops"))
+        for link in list(self._links):
+            link.fail("the system stops")
+        await settle([hosted.ended() for hosted in left], timeout=2 * self.system.kill_grace)
+        if self._server is not None:
+            self._server.close()
+        for host in list(self._hosts):
+            await host.close()
+        if self._directory is not None:
+            await asyncio.to_thread(self._directory.remove)
+
+
+def _log(hosted: Hosted, record: wire.Logged) -> None:
+    """Give a node's log record to the logger of the same name here."""
+    logger = logging.getLogger(record.logger)
+    if logger.isEnabledFor(record.level):
+        here = logger.makeRecord(record.logger, record.level, hosted.path, 0, "%s", (record.text,), None)
+        here.created, here.process, here.processName = record.at, hosted.pid, hosted.path
+        logger.handle(here)

@@ -1,0 +1,25 @@
+"""Simulation: the same application on a virtual clock, under a seeded schedule and injected faults."""
+
+from palmette.actors.simulation.clock import RealTime
+from palmette.actors.simulation.decorator import simulate
+from palmette.actors.simulation.faults import Fault, InjectedFault, RandomFaults
+from palmette.actors.simulation.loop import RanAway, SimulatedLoop, Stuck
+from palmette.actors.simulation.run import SimulationFailed, SimulationResult, run, shrink
+from palmette.actors.simulation.world import EventLog, SimulatedSystem
+
+__all__ = [
+    "EventLog",
+    "Fault",
+    "InjectedFault",
+    "RanAway",
+    "RandomFaults",
+    "RealTime",
+    "SimulatedLoop",
+    "SimulatedSystem",
+    "SimulationFailed",
+    "SimulationResult",
+    "Stuck",
+    "run",
+    "shrink",
+    "simulate",
+]

@@ -1,0 +1,25 @@
+"""Supervision: child specs, strategies, restart budgets, backoff, dynamic supervisors."""
+
+from palmette.supervisors.children import ChildCounts, ChildInfo
+from palmette.supervisors.dynamic import DynamicSupervisor
+from palmette.supervisors.errors import BadSpec, ChildExists, NoSuchChild, StartRefused, TooManyChildren
+from palmette.supervisors.policy import Backoff, Budget
+from palmette.supervisors.spec import ChildSpec, child
+from palmette.supervisors.supervisor import Supervisor, why
+
+__all__ = [
+    "Backoff",
+    "BadSpec",
+    "Budget",
+    "ChildCounts",
+    "ChildExists",
+    "ChildInfo",
+    "ChildSpec",
+    "DynamicSupervisor",
+    "NoSuchChild",
+    "StartRefused",
+    "Supervisor",
+    "TooManyChildren",
+    "child",
+    "why",
+]

@@ -1,0 +1,371 @@
+"""Ends are honest: nothing of an actor outlives its announced end, and what will not end is called a zombie."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import ClassVar
+
+import pytest
+from support.probes import Boom, Probe, actor_of, ended, last_exit, running, text_of, turns, virtual, worker
+
+from palmette.actors import Actor, ActorDied, Crashed, Down, Killed, Normal, Reason, Shutdown, System, endpoint
+from palmette.supervisors import Supervisor, child
+
+
+class Stubborn(Probe):
+    """Swallows its cancellations until ``release`` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.release = asyncio.Event()
+
+    @endpoint
+    async def hang(self) -> str:
+        self.entered.set()
+        await insist(self.release)
+        return "done at last"
+
+
+async def insist(until: asyncio.Event) -> None:
+    """Wait for ``until``, whoever cancels."""
+    while not until.is_set():
+        try:
+            await until.wait()
+        except asyncio.CancelledError:
+            continue
+
+
+class Careful(Probe):
+    """Needs a while to clean up."""
+
+    log: ClassVar[list[str]] = []
+
+    async def stopping(self, reason: Reason) -> None:
+        self.log.append("begins")
+        try:
+            await asyncio.sleep(2)
+        finally:
+            self.log.append("ends")
+
+
+@pytest.fixture(autouse=True)
+def empty_log() -> None:
+    Careful.log.clear()
+
+
+# --- stop -------------------------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_stop_waits_until_the_hook_has_run() -> None:
+    async with running(worker(Careful)) as system:
+        await system.whereis("it", Careful).stop()
+        assert Careful.log == ["begins", "ends"]
+        assert last_exit(system, "/it").reason == Shutdown()
+
+
+@virtual
+async def test_stop_lets_the_present_handler_finish_and_nothing_after_it() -> None:
+    async with running(worker(Probe)) as system:
+        probe = system.whereis("it", Probe)
+        gate = asyncio.create_task(probe.call(Probe.pass_gate))
+        queued = asyncio.create_task(probe.call(Probe.seen))
+        await turns()
+        stop = asyncio.create_task(probe.stop(Shutdown("enough")))
+        await turns()
+        actor_of(probe).gate.set()
+        assert await gate == "passed"
+        with pytest.raises(ActorDied, match=r"shutdown \(enough\)"):
+            await queued
+        await stop
+
+
+@virtual
+async def test_stopping_the_dead_is_fine() -> None:
+    async with running(worker(Probe)) as system:
+        probe = system.whereis("it", Probe)
+        await probe.stop()
+        await probe.stop()
+        probe.kill()
+
+
+@virtual
+async def test_an_actor_may_stop_itself_and_still_answers_the_call_that_made_it() -> None:
+    class Leaving(Actor):
+        @endpoint
+        async def leave(self) -> str:
+            self.stop()
+            return "bye"
+
+    async with running(worker(Leaving)) as system:
+        leaving = system.whereis("it", Leaving)
+        end = asyncio.create_task(ended(leaving))
+        await turns()
+        assert await leaving.call(Leaving.leave) == "bye"
+        assert await end == Normal()
+
+
+@virtual
+async def test_a_crash_runs_the_hook_with_its_reason() -> None:
+    async with running(worker(Careful)) as system:
+        with pytest.raises(ActorDied, match="Boom: boom"):
+            await system.whereis("it", Careful).call(Probe.fail)
+        assert Careful.log == ["begins", "ends"]
+
+
+@virtual
+async def test_a_hook_that_raises_turns_a_graceful_end_into_a_crash() -> None:
+    class Clumsy(Probe):
+        async def stopping(self, reason: Reason) -> None:
+            raise Boom("broke the vase")
+
+    async with running(worker(Clumsy)) as system:
+        await system.whereis("it", Clumsy).stop()
+        assert text_of(last_exit(system, "/it").reason) == "broke the vase"
+
+
+@virtual
+async def test_a_hook_that_raises_after_a_crash_is_mentioned_beside_the_cause() -> None:
+    class Clumsy(Probe):
+        async def stopping(self, reason: Reason) -> None:
+            raise SystemExit("broke the vase")
+
+    async with running(worker(Clumsy)) as system:
+        with pytest.raises(ActorDied, match=r"Boom: boom \(then stopping\(\) failed: SystemExit: broke the vase\)"):
+            await system.whereis("it", Clumsy).call(Probe.fail)
+
+
+@virtual
+async def test_a_hook_that_hangs_after_a_crash_is_ended_by_the_childs_shutdown_time() -> None:
+    class Hanging(Probe):
+        async def stopping(self, reason: Reason) -> None:
+            await asyncio.Event().wait()
+
+    async with running(worker(Hanging, shutdown=8)) as system:
+        with pytest.raises(ActorDied, match=r"boom \(then stopping\(\) failed: .* took longer than 8 s"):
+            await system.whereis("it", Hanging).call(Probe.fail)
+        assert system.loop.time() == 8
+
+
+# --- kill -------------------------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_kill_interrupts_the_handler_and_skips_the_hook() -> None:
+    async with running(worker(Careful)) as system:
+        careful = system.whereis("it", Careful)
+        call = asyncio.create_task(careful.call(Probe.pass_gate))
+        await turns()
+        careful.kill("no time")
+        with pytest.raises(ActorDied, match=r"killed \(no time\)"):
+            await call
+        assert Careful.log == []
+
+
+@virtual
+async def test_kill_ends_an_idle_actor_and_its_unread_messages() -> None:
+    async with running(worker(Probe)) as system:
+        probe = system.whereis("it", Probe)
+        call = asyncio.create_task(probe.call(Probe.seen))
+        probe.cast(Probe.keep, 1)
+        probe.kill()
+        assert await ended(probe) == Killed()
+        with pytest.raises(ActorDied):
+            await call
+
+
+@virtual
+async def test_a_kill_before_the_first_step_of_a_task_is_not_lost() -> None:
+    async with running(worker(Probe)) as system:
+        probe = system.whereis("it", Probe)
+        probe.cast(Probe.keep, 1)  # makes the task, which has not run yet
+        probe.kill("early")
+        assert await ended(probe) == Killed("early")
+
+
+@virtual
+async def test_a_crash_before_the_first_step_of_a_task_is_not_lost() -> None:
+    async with running(worker(Careful)) as system:
+        careful = system.whereis("it", Careful)
+        careful.cast(Probe.keep, 1)
+        actor_of(careful)._cell.crash(Killed("early"))  # pyright: ignore[reportPrivateUsage]
+        assert await ended(careful) == Killed("early")
+        assert Careful.log == ["begins", "ends"]
+
+
+@virtual
+async def test_a_second_cancel_does_not_break_the_clean_up() -> None:
+    class Tidy(Careful):
+        async def stopping(self, reason: Reason) -> None:
+            await super().stopping(reason)
+
+    async with running(worker(Tidy), worker(Probe, name="watcher")) as system:
+        tidy, watcher = system.whereis("it", Tidy), system.whereis("watcher", Probe)
+        await watcher.call(Probe.do, lambda me: me.monitor(tidy))
+        call = asyncio.create_task(tidy.call(Probe.pass_gate))
+        await turns()
+        actor_of(tidy)._cell.crash(Killed("first"))  # pyright: ignore[reportPrivateUsage]
+        await turns()
+        task = actor_of(tidy)._cell.task  # pyright: ignore[reportPrivateUsage]
+        assert task is not None
+        for _ in range(3):
+            task.cancel()
+            await turns()
+        with pytest.raises(ActorDied, match="first"):
+            await call
+        assert Careful.log == ["begins", "ends"]
+        assert system.loop.time() == 2
+        assert len(await watcher.call(Probe.seen)) == 1
+
+
+@virtual
+async def test_a_kill_during_the_hook_interrupts_it() -> None:
+    async with running(worker(Careful, shutdown=60)) as system:
+        careful = system.whereis("it", Careful)
+        stop = asyncio.create_task(careful.stop())
+        await turns()
+        careful.kill("now")
+        await stop
+        assert Careful.log == ["begins", "ends"]
+        assert system.loop.time() == 0
+        assert last_exit(system, "/it").reason == Killed("now")
+
+
+@virtual
+async def test_the_first_of_two_kills_gives_the_reason() -> None:
+    async with running(worker(Probe)) as system:
+        probe = system.whereis("it", Probe)
+        probe.kill("first")
+        probe.kill("second")
+        assert await ended(probe) == Killed("first")
+
+
+# --- zombies ----------------------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_an_actor_that_swallows_its_cancellation_is_a_zombie_until_its_code_ends() -> None:
+    async with running(worker(Stubborn), worker(Probe, name="watcher")) as system:
+        stubborn, watcher = system.whereis("it", Stubborn), system.whereis("watcher", Probe)
+        await watcher.call(Probe.do, lambda me: me.monitor(stubborn))
+        pending = asyncio.create_task(stubborn.call(Stubborn.hang))
+        queued = asyncio.create_task(stubborn.call(Probe.seen))
+        await turns()
+        release = actor_of(stubborn).release
+        stubborn.kill("you")
+        for call in (pending, queued):
+            with pytest.raises(ActorDied, match=r"killed \(you\)"):
+                await call
+        assert system.loop.time() == system.kill_grace  # nobody waits for what a zombie will never answer
+        assert stubborn.statistics().state == "zombie"
+        assert system.statistics().zombies == 1
+        assert [node.state for node in system.tree().children if node.name == "it"] == ["zombie"]
+        with pytest.raises(ActorDied):
+            await stubborn.call(Probe.seen)
+        stubborn.send("anybody there?")
+        await asyncio.sleep(100)
+        assert await watcher.call(Probe.seen) == []  # its end is not announced while its code runs
+        release.set()
+        await turns(10)
+        assert await watcher.call(Probe.seen) == [Down(stubborn, Killed("you"), 1)]
+        assert not stubborn.is_alive()
+
+
+@virtual
+async def test_a_zombies_name_is_not_given_away_while_its_code_runs() -> None:
+    tree = Supervisor.spec(children=[child(Stubborn, name="it", shutdown=2)])
+    async with System.start(tree) as system:
+        root, stubborn = system.whereis("/", Supervisor), system.whereis("it", Stubborn)
+        call = asyncio.create_task(stubborn.call(Stubborn.hang))
+        await turns()
+        release = actor_of(stubborn).release
+        await root.call(Supervisor.terminate_child, "it")
+        with pytest.raises(Exception, match="its address is still taken by a zombie incarnation"):
+            await root.call(Supervisor.restart_child, "it")
+        release.set()
+        await turns(10)
+        await root.call(Supervisor.restart_child, "it")
+        assert await system.whereis("it", Stubborn).call(Probe.seen) == []
+        with pytest.raises(ActorDied):
+            await call
+
+
+@virtual
+async def test_a_task_that_will_not_be_cancelled_makes_its_actor_a_zombie_however_it_ended() -> None:
+    async with running(worker(Stubborn)) as system:
+        stubborn = system.whereis("it", Stubborn)
+        release = actor_of(stubborn).release
+        await stubborn.call(Probe.do, lambda me: me.start_task(insist(release)))
+        await turns()
+        with pytest.raises(ActorDied, match="boom"):
+            await stubborn.call(Probe.fail)
+        assert stubborn.statistics().state == "zombie"
+        release.set()
+        await turns(10)
+        assert isinstance(last_exit(system, "/it").reason, Crashed)
+
+
+@virtual
+async def test_a_given_up_zombie_leaves_no_address_behind_when_it_ends() -> None:
+    async with running(worker(Stubborn, shutdown="brutal")) as system:
+        root, stubborn = system.whereis("/", Supervisor), system.whereis("it", Stubborn)
+        call = asyncio.create_task(stubborn.call(Stubborn.hang))
+        await turns()
+        release = actor_of(stubborn).release
+        await root.call(Supervisor.terminate_child, "it")  # a temporary child: forgotten
+        assert "/it" in system.slots
+        release.set()
+        await turns(10)
+        assert "/it" not in system.slots
+        with pytest.raises(ActorDied):
+            await call
+
+
+@virtual
+async def test_the_system_ends_in_bounded_time_beside_a_zombie() -> None:
+    release = asyncio.Event()
+
+    class Undying(Probe):
+        async def continued(self) -> None:
+            await insist(release)
+
+    async with running(worker(Undying, shutdown=3)) as system:
+        await turns()
+    assert system.loop.time() < 20
+    release.set()
+    await turns(10)
+
+
+# --- what an actor owns -----------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_the_children_of_a_killed_supervisor_end_in_order_before_its_end_is_announced() -> None:
+    inner = Supervisor.spec(name="inner", restart="temporary", children=[child(Careful, name="leaf")])
+    async with running(inner, worker(Probe, name="watcher")) as system:
+        system.kill_grace = 10  # the leaf needs two seconds
+        supervisor, watcher = system.whereis("inner", Supervisor), system.whereis("watcher", Probe)
+        leaf = system.whereis("leaf", Careful)
+        await watcher.call(Probe.do, lambda me: me.monitor(supervisor))
+        supervisor.kill("the supervisor")
+        while not await watcher.call(Probe.seen):
+            assert Careful.log != ["begins", "ends"] or not leaf.is_alive()
+            await asyncio.sleep(0.1)
+        assert Careful.log == ["begins", "ends"]
+        assert not leaf.is_alive()
+        assert [record.path for record in system.exits][:2] == ["/inner/leaf", "/inner"]
+
+
+@virtual
+async def test_a_child_that_does_not_end_in_time_is_killed_with_its_killed_parent() -> None:
+    inner = Supervisor.spec(
+        name="inner", restart="temporary", children=[child(Probe, name="leaf", shutdown="infinity")]
+    )
+    async with running(inner) as system:
+        leaf = system.whereis("leaf", Probe)
+        call = asyncio.create_task(leaf.call(Probe.pass_gate))
+        await turns()
+        system.whereis("inner", Supervisor).kill()
+        with pytest.raises(ActorDied, match="its parent ended"):
+            await call
+        assert system.loop.time() == system.kill_grace
