@@ -1,0 +1,221 @@
+"""A model behind any endpoint that speaks OpenAI's chat completions, through the openai SDK.
+
+>>> client = OpenAIClient("qwen3", base_url="http://127.0.0.1:8000/v1")   # a local server needs no key
+>>> session = client.session("task-1", seed=7)
+>>> completion = await session.complete([Message(role="user", content="hello")], timeout=60)
+
+The SDK's own retries are off: a failed request is a :class:`~palmette.agents.errors.ModelError`, whoever asked
+crashes, and its supervisor waits and restarts. The key is read from the environment once, held by the SDK's client
+only, and cut out of every message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ipaddress
+import os
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Literal, cast
+from urllib.parse import urlsplit
+
+import msgspec
+
+from palmette.agents.boundary import boundary, one_line, public_url, refusal
+from palmette.agents.conversation import Completion, Message, ToolSchema
+from palmette.agents.errors import ConfigurationError, MissingExtra, ModelRefused, ModelUnavailable, NoApiKey
+from palmette.agents.openai_wire import Object, WireResponse, completion, request_messages, request_tools
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+    from openai.types.chat import ChatCompletionMessageParam
+
+OPENAI_URL = "https://api.openai.com/v1"
+
+
+class OpenAIClient:
+    """Sessions with one model. Safe to share between episodes of one event loop.
+
+    Building one imports the SDK, which takes about half a second: do it before the loop runs, or in a thread.
+
+    Args:
+        model: As the endpoint calls it.
+        base_url: Up to and including ``/v1``; ``OPENAI_BASE_URL`` or OpenAI's own where ``None``.
+        api_key_env: The environment variable that holds the key. An endpoint on loopback needs none.
+        temperature: The server's default where ``None`` (some models take no other).
+        return_token_ids: Ask for token ids and log-probabilities (vLLM, palmette's policy server), so that turns can
+            be trained on.
+        policy_version: Stamped on the tokens of servers that do not tell which weights they serve.
+        prices: US dollars for a million tokens, in and out; ``None`` where not known.
+        observations: The role in which the line dialect's results are sent; see
+            :func:`~palmette.agents.openai_wire.request_messages`.
+
+    Raises:
+        NoApiKey: ``api_key_env`` is not set.
+        MissingExtra: the openai package is not installed.
+        ConfigurationError: ``base_url`` is no http(s) address.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str | None = None,
+        api_key_env: str = "OPENAI_API_KEY",
+        temperature: float | None = None,
+        return_token_ids: bool = False,
+        policy_version: int = 0,
+        prices: tuple[float, float] | None = None,
+        observations: Literal["user", "tool"] = "user",
+    ) -> None:
+        self.model = model
+        self.base_url = base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
+        self.api_key_env = api_key_env
+        self.temperature = temperature
+        self.return_token_ids = return_token_ids
+        self.policy_version = policy_version
+        self.prices = prices
+        self.observations: Literal["user", "tool"] = observations
+        self.sdk = _sdk(self.base_url, api_key_env)
+
+    def __repr__(self) -> str:
+        return f"OpenAIClient({self.model!r}, base_url={public_url(self.base_url)!r})"
+
+    def session(self, task_id: str, *, seed: int) -> OpenAISession:
+        """A session whose requests are seeded by ``seed`` and the number of replies before them."""
+        return OpenAISession(self, seed)
+
+    async def close(self) -> None:
+        """Close the connections. Closing twice is fine."""
+        await self.sdk.close()
+
+
+class OpenAISession:
+    """One episode's requests. It keeps nothing but its seed: the endpoint gets the whole conversation each time."""
+
+    def __init__(self, client: OpenAIClient, seed: int) -> None:
+        self._client = client
+        self._seed = seed
+
+    async def complete(
+        self,
+        conversation: Sequence[Message],
+        *,
+        tools: Sequence[ToolSchema] = (),
+        max_tokens: int | None = None,
+        timeout: float,
+    ) -> Completion:
+        """One request; ``timeout`` seconds for all of it, connecting and reading included.
+
+        Raises:
+            ModelUnavailable: the endpoint cannot be reached, refuses for load, breaks off, or is too slow.
+            ModelRefused: the endpoint says no, or does not speak chat completions.
+        """
+        client = self._client
+        with boundary(
+            endpoint=client.base_url,
+            model=client.model,
+            seconds=timeout,
+            key_env=client.api_key_env,
+            secrets=(client.sdk.api_key,),
+        ):
+            # The SDK's timeout is one for each read; a server that drips bytes would never run into it.
+            async with asyncio.timeout(timeout):
+                raw = await client.sdk.chat.completions.with_raw_response.create(
+                    model=client.model,
+                    messages=cast(
+                        "Iterable[ChatCompletionMessageParam]",
+                        request_messages(conversation, observations=client.observations),
+                    ),
+                    extra_body=self._options(conversation, tools, max_tokens),
+                    timeout=timeout,
+                )
+        response = self._decode(raw.content, raw.headers.get("content-type", ""))
+        try:
+            return completion(response, model=client.model, policy_version=client.policy_version, prices=client.prices)
+        except ValueError as error:
+            raise ModelRefused(f"{self._where} cannot be trained on: {error}") from None
+
+    @property
+    def _where(self) -> str:
+        return f"the model endpoint {public_url(self._client.base_url)}"
+
+    def _options(self, conversation: Sequence[Message], tools: Sequence[ToolSchema], max_tokens: int | None) -> Object:
+        client = self._client
+        replies = sum(message.role == "assistant" for message in conversation)
+        options: Object = {"seed": _turn_seed(self._seed, replies)}
+        if tools:
+            options["tools"] = request_tools(tools)
+        if max_tokens is not None:
+            # OpenAI's newer models refuse the old name; other servers may not know the new one.
+            own = urlsplit(client.base_url).hostname == urlsplit(OPENAI_URL).hostname
+            options["max_completion_tokens" if own else "max_tokens"] = max_tokens
+        if client.temperature is not None:
+            options["temperature"] = client.temperature
+        if client.return_token_ids:
+            options |= {"return_token_ids": True, "logprobs": True}
+        return options
+
+    def _decode(self, body: bytes, content_type: str) -> WireResponse:
+        try:
+            response = msgspec.json.decode(body, type=WireResponse)
+        except msgspec.ValidationError as error:
+            raise ModelRefused(f"{self._where} does not answer as chat completions do: {error}") from None
+        except (msgspec.DecodeError, UnicodeError):
+            if "json" in content_type:
+                raise ModelUnavailable(f"{self._where} broke off in the middle of its answer") from None
+            kind = content_type or "no content type"
+            raise ModelRefused(
+                f"{self._where} answers with {kind} instead of JSON; check that --base-url ends in /v1 or the like"
+            ) from None
+        if response.choices:
+            return response
+        error = response.error
+        if error is None:
+            raise ModelUnavailable(f"{self._where} sent an answer without a choice")
+        raise refusal(
+            error.code if isinstance(error.code, int) else 502,
+            one_line(error.message, (self._client.sdk.api_key,)),
+            where=self._where,
+            model=self._client.model,
+            key_env=self._client.api_key_env,
+        )
+
+
+def _sdk(base_url: str, api_key_env: str) -> AsyncOpenAI:
+    try:
+        import openai
+    except ModuleNotFoundError:
+        raise MissingExtra("openai", "openai") from None
+    parts = urlsplit(base_url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ConfigurationError(
+            f"{public_url(base_url)!r} is no model endpoint; write it like http://127.0.0.1:8000/v1"
+        )
+    local = _is_loopback(parts.hostname)
+    key = os.environ.get(api_key_env, "").strip()
+    if not key and not local:
+        raise NoApiKey(api_key_env, public_url(base_url))
+    if not (key.isascii() and key.isprintable()):  # the SDK's complaint would quote it
+        raise ConfigurationError(
+            f"the environment variable {api_key_env} holds characters that no API key has; set it again"
+        )
+    return openai.AsyncOpenAI(
+        api_key=key or "no-key",
+        base_url=base_url,
+        max_retries=0,
+        # A proxy from the environment cannot reach this host's loopback.
+        http_client=openai.DefaultAsyncHttpxClient(trust_env=False) if local else None,
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _turn_seed(seed: int, replies: int) -> int:
+    """31 bits, the narrowest that servers take. Equal noise in every turn would tie the turns together."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{replies}".encode(), digest_size=4).digest(), "big") >> 1
