@@ -1,0 +1,186 @@
+"""One episode, as a tree::
+
+    <task>+<sample>            rest_for_one, temporary
+    ├── machine                permanent      the sandbox (benchmarks that need one)
+    ├── agent                  transient      plays; its transcript goes to the pool
+    └── evaluator              transient, significant      judges in the same machine; ends the episode
+
+A new machine invalidates what was built on it, so agent and evaluator start over with it, also when the agent had
+finished (``resurrect``): a verdict never rests on a sandbox that the agent did not work in. A crashed agent starts over
+in the same machine, emptied. What an episode that cannot be saved counts as is :mod:`palmette.benchmarks.verdict`'s
+to say.
+
+Only the evaluator holds the benchmark and the grader's half of the task. The agent is given its tools by the pool.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from palmette.actors import Actor, TaskDone, deadline
+from palmette.agents.react import react
+from palmette.benchmarks.episode import AgentSettings, EpisodeRequest, EpisodeSettings
+from palmette.benchmarks.journal.actor import Journal
+from palmette.benchmarks.journal.records import AttemptStarted, EpisodeEnded, TurnSaid
+from palmette.benchmarks.outcomes import Outcome, Truncated
+from palmette.benchmarks.pool import EpisodePool
+from palmette.benchmarks.task import Task, Turn
+from palmette.benchmarks.verdict import HOPELESS
+from palmette.machines import MachineActor, RemoteMachine
+from palmette.supervisors import ChildSpec, Supervisor, child
+from palmette.supervisors.policy import Directive
+
+MARGIN: Final = 60.0
+"""Seconds by which the deadlines of an episode's parts lie after the episode's own, which is the pool's to enforce."""
+STOP_SECONDS: Final = 30.0
+"""For a machine to kill its commands and remove what it made."""
+
+EVALUATOR_RULES: Final[Mapping[str, Directive]] = {"retryable": "backoff"}
+AGENT_RULES: Final[Mapping[str, Directive]] = {
+    **EVALUATOR_RULES,
+    **dict.fromkeys((*HOPELESS, "RequestRefused"), "escalate"),
+}
+
+
+class _Part(Actor):
+    """What agent and evaluator share: one piece of work, done beside the mailbox, and then the end."""
+
+    async def continued(self) -> None:
+        # Beside the mailbox, so that the actor can be looked at, paused and stopped while a model thinks.
+        self.start_task(self.work(), tag="work")
+
+    async def receive(self, message: object) -> None:
+        if isinstance(message, TaskDone):
+            self.stop()
+        else:
+            await super().receive(message)
+
+    async def work(self) -> None:
+        """What this part of an episode does."""
+        raise TypeError(f"{type(self).__name__} has no work()")
+
+    def machine(self, needed: bool) -> RemoteMachine | None:
+        """The episode's machine, where it has one."""
+        return RemoteMachine(self.sibling("machine", MachineActor)) if needed else None
+
+
+class AgentActor(_Part):
+    """Plays the task. ``task`` is its public half. Crashes are its supervisor's business."""
+
+    def __init__(self, settings: AgentSettings, task: Task, request: EpisodeRequest) -> None:
+        self._settings = settings
+        self._task = task
+        self._request = request
+
+    async def work(self) -> None:
+        settings, task, request = self._settings, self._task, self._request
+        pool = self.system.whereis("pool", EpisodePool)
+        journal = self.system.whereis("journal", Journal)
+        with deadline(settings.seconds + MARGIN):
+            machine = self.machine(settings.needs_machine)
+            begun = await pool.call(EpisodePool.begin, request.key, machine)
+            attempt, tools, client = begun.attempt, begun.tools, settings.client
+            journal.cast(
+                Journal.append,
+                AttemptStarted(
+                    run=settings.run, task=request.task, sample=request.sample, attempt=attempt, at=time.time()
+                ),
+            )
+            if machine is not None:
+                await machine.prepare(task.files)
+            if settings.wrap_client is not None:
+                client = settings.wrap_client(client, request.key, attempt)
+            if settings.wrap_tools is not None:
+                tools = settings.wrap_tools(tools, machine, request.key, attempt)
+
+            def on_turn(turn: Turn) -> None:
+                said = TurnSaid(run=settings.run, task=request.task, sample=request.sample, attempt=attempt, turn=turn)
+                journal.cast(Journal.append, said)
+
+            transcript = await react(
+                task.prompt,
+                client.session(request.task, seed=request.seed),
+                tools,
+                dialect=settings.dialect,
+                turns=task.turns,
+                limits=settings.limits,
+                on_turn=on_turn,
+            )
+            await pool.call(EpisodePool.answered, request.key, attempt, transcript)
+
+
+class EvaluatorActor(_Part):
+    """Waits for the transcript, judges it, and has the outcome made durable before anybody is told."""
+
+    def __init__(self, settings: EpisodeSettings, task: Task, request: EpisodeRequest) -> None:
+        self._settings = settings
+        self._task = task
+        self._request = request
+
+    async def work(self) -> None:
+        settings, task, request = self._settings, self._task, self._request
+        pool = self.system.whereis("pool", EpisodePool)
+        journal = self.system.whereis("journal", Journal)
+        with deadline(settings.seconds + MARGIN):
+            answered = await pool.call(EpisodePool.wait_answered, request.key)
+            transcript = answered.transcript
+            if transcript.stop == "truncated":
+                outcome: Outcome = Truncated(reason=transcript.reason)
+            else:
+                machine = self.machine(settings.benchmark.needs_machine)
+                outcome = await settings.benchmark.rubric(task).judge(task, transcript, machine)
+            now = time.time()
+            ended = EpisodeEnded(
+                run=settings.run,
+                task=request.task,
+                sample=request.sample,
+                attempt=answered.attempt,
+                outcome=outcome,
+                answer=transcript.answer,
+                started=now - answered.seconds,
+                finished=now,
+                seconds=answered.seconds,
+            )
+            # An evaluator before this one may have died between the two calls: the pool is told what stands.
+            standing = await journal.call(Journal.end, ended)
+            await pool.call(EpisodePool.judged, request.key, standing)
+
+
+def episode_spec(settings: EpisodeSettings, task: Task, request: EpisodeRequest, name: str) -> ChildSpec[Supervisor]:
+    """The tree of one episode."""
+    machine = child(
+        MachineActor, settings.machine, settings.run, name="machine", restart="permanent", shutdown=STOP_SECONDS
+    )
+    agent = child(
+        AgentActor,
+        settings.for_agent(),
+        task.public(),
+        request,
+        name="agent",
+        restart="transient",
+        resurrect=True,
+        backoff=settings.backoff,
+        rules=AGENT_RULES,
+    )
+    evaluator = child(
+        EvaluatorActor,
+        settings,
+        task,
+        request,
+        name="evaluator",
+        restart="transient",
+        significant=True,
+        backoff=settings.backoff,
+        rules=EVALUATOR_RULES,
+    )
+    return Supervisor.spec(
+        name=name,
+        strategy="rest_for_one",
+        auto_shutdown="any_significant",
+        restart="temporary",
+        max_restarts=settings.max_restarts,
+        max_seconds=settings.seconds + MARGIN,
+        children=[machine, agent, evaluator] if settings.benchmark.needs_machine else [agent, evaluator],
+    )

@@ -1,0 +1,212 @@
+"""A run of a benchmark, as one tree::
+
+    /                     rest_for_one, ends when the runner has finished
+    ├── journal           the run store's owner
+    ├── rollouts          one_for_all
+    │   ├── pool          plays episodes, one result each
+    │   └── episodes      dynamic: one tree per episode under way
+    └── runner            asks for every episode of the plan that the journal does not know as ended
+
+``kill -9`` the whole program at any moment, start the same tree again (``palmette resume``), and every task ends
+exactly once: the journal is the only memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import zlib
+from collections.abc import Coroutine, Sequence
+
+import msgspec
+
+from palmette.actors import Actor, TaskDone, deadline
+from palmette.agents.conversation import ModelClient
+from palmette.agents.names import model_client, parse_agent, parse_model
+from palmette.agents.react import ReactLimits
+from palmette.benchmarks.benchmark import Benchmark
+from palmette.benchmarks.catalog import load
+from palmette.benchmarks.episode import EpisodeRequest, EpisodeSettings
+from palmette.benchmarks.errors import BadOption
+from palmette.benchmarks.journal.actor import Journal
+from palmette.benchmarks.journal.records import EpisodeKey
+from palmette.benchmarks.pool import EpisodePool
+from palmette.supervisors import Backoff, ChildSpec, DynamicSupervisor, Supervisor, child
+
+PATIENT = Backoff(min=0.05, max=2.0, give_up_after=20.0)
+"""For what fails because something else is being restarted, or is locked for a moment."""
+
+
+class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a run is made from; it stands in the journal, so it holds no secret."""
+
+    benchmark: str
+    data: str | None = None
+    options: dict[str, object] = {}
+    """For the benchmark's constructor."""
+    agent: str = "react"
+    model: str | None = None
+    base_url: str | None = None
+    machine: str = "local"
+    concurrency: int = 16
+    limit: int | None = None
+    """Only the first so many tasks."""
+    samples: int = 1
+    """Episodes per task."""
+    seed: int = 0
+    episode_seconds: float = 1800.0
+
+    def __post_init__(self) -> None:
+        for name in ("concurrency", "samples", "limit"):
+            value: int | None = getattr(self, name)
+            if value is not None and value < 1:
+                raise BadOption(f"--{name} is at least 1, got {value}")
+        if self.episode_seconds <= 0:
+            raise BadOption(f"--episode-seconds is more than 0, got {self.episode_seconds:g}")
+
+
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that can be started: every name in its config is known to exist."""
+
+    config: RunConfig
+    benchmark: Benchmark
+    client: ModelClient
+    plan: tuple[EpisodeRequest, ...]
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Load what ``config`` names. Blocking: it reads the benchmark's files and imports the model's SDK.
+
+    Raises:
+        BenchmarkError, AgentError, MachineError: with one sentence for the person who wrote the config.
+    """
+    from palmette.machines import machine_for
+
+    machine_for(config.machine, owner="check")
+    agent = parse_agent(config.agent)
+    model = None if config.model is None else parse_model(config.model, base_url=config.base_url)
+    benchmark = load(config.benchmark, config.data, **config.options)
+    tasks = list(benchmark.tasks())[: config.limit]
+    by_id = {task.id: task for task in tasks}
+    client = model_client(
+        agent, model, lambda task_id, field: benchmark.replies(by_id[task_id], field), first_task=tasks[0].id
+    )
+    plan = tuple(
+        EpisodeRequest(task=task.id, sample=sample, seed=seed_of(config.seed, task.id, sample))
+        for task in tasks
+        for sample in range(config.samples)
+    )
+    return Prepared(config=config, benchmark=benchmark, client=client, plan=plan)
+
+
+def seed_of(seed: int, task: str, sample: int) -> int:
+    """The sampling seed of one episode: a function of nothing but its identity, so that a resumed run samples alike."""
+    return random.Random(zlib.crc32(f"{seed}/{task}/{sample}".encode())).randrange(2**31)
+
+
+def run_tree(prepared: Prepared, *, run: str, journal: str) -> ChildSpec[Supervisor]:
+    """The tree of run ``run``, whose row is in the journal at the URL ``journal`` already."""
+    config = prepared.config
+    settings = EpisodeSettings(
+        run=run,
+        benchmark=prepared.benchmark,
+        client=prepared.client,
+        machine=config.machine,
+        limits=ReactLimits(seconds=config.episode_seconds),
+        seconds=config.episode_seconds + 60.0,
+    )
+    return plan_tree(settings, prepared.plan, concurrency=config.concurrency, journal=journal)
+
+
+def plan_tree(
+    settings: EpisodeSettings, plan: Sequence[EpisodeRequest], *, concurrency: int, journal: str
+) -> ChildSpec[Supervisor]:
+    """The tree that plays ``plan``; :func:`run_tree` for those who have settings of their own."""
+    runner = child(
+        Runner,
+        tuple(plan),
+        concurrency,
+        settings.seconds,
+        name="runner",
+        restart="transient",
+        significant=True,
+        backoff=PATIENT,
+        rules={"retryable": "backoff"},  # the pool is being restarted: no fault of the runner's
+    )
+    return Supervisor.spec(
+        name="run",
+        strategy="rest_for_one",
+        auto_shutdown="any_significant",
+        max_restarts=3,
+        max_seconds=60.0,
+        children=[journal_spec(journal, settings.run), rollouts_spec(settings, concurrency), runner],
+    )
+
+
+def journal_spec(url: str, run: str) -> ChildSpec[Journal]:
+    """The journal of run ``run`` in the store at ``url``. Nobody else's restart helps where the disk is full."""
+    return child(
+        Journal,
+        url,
+        run,
+        name="journal",
+        shutdown=30.0,
+        backoff=PATIENT,
+        rules={"JournalUnavailable": "backoff", "JournalFull": "escalate", "JournalCorrupt": "escalate"},
+    )
+
+
+def rollouts_spec(settings: EpisodeSettings, concurrency: int) -> ChildSpec[Supervisor]:
+    """What plays episodes. It needs a journal before it, and gives up for good when it gives up."""
+    children: list[ChildSpec[Actor]] = [
+        child(EpisodePool, settings, concurrency, name="pool", rules={"RunAborted": "escalate"}),
+        DynamicSupervisor.spec(name="episodes"),
+    ]
+    return Supervisor.spec(
+        name="rollouts", strategy="one_for_all", rules={"max_restarts": "escalate"}, children=children
+    )
+
+
+class Runner(Actor):
+    """Asks for the episodes of a plan, and ends when all have ended."""
+
+    def __init__(self, plan: Sequence[EpisodeRequest], concurrency: int, seconds: float) -> None:
+        self._plan = plan
+        self._concurrency = concurrency
+        self._seconds = seconds
+
+    async def continued(self) -> None:
+        self.start_task(self._drive(), tag="drive")
+
+    async def receive(self, message: object) -> None:
+        if isinstance(message, TaskDone):
+            await self.system.whereis("journal", Journal).call(Journal.set_status, "completed")
+            self.stop()
+        else:
+            await super().receive(message)
+
+    async def _drive(self) -> None:
+        pool = self.system.whereis("pool", EpisodePool)
+        journal = self.system.whereis("journal", Journal)
+        over = {EpisodeKey(*key) for key in await journal.call(Journal.finished)}
+        todo = iter([request for request in self._plan if request.key not in over])
+
+        async def worker() -> None:
+            for request in todo:
+                with deadline(self._seconds + 60.0):  # the pool's own deadline for an episode comes first
+                    await pool.call(EpisodePool.play, request)
+
+        await all_of([worker() for _ in range(self._concurrency)])
+
+
+async def all_of(works: Sequence[Coroutine[object, object, None]]) -> None:
+    """Run all to their ends; the first failure cancels the others and is raised as itself."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
