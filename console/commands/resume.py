@@ -1,0 +1,24 @@
+"""``palmette resume``: go on with a run that was interrupted or killed."""
+
+from __future__ import annotations
+
+from palmette.console.options import JournalOption, JsonOption, RunArgument
+
+
+def resume(run: RunArgument, journal: JournalOption = None, json: JsonOption = False) -> None:
+    """Go on with a run that was interrupted or killed. What had ended is not played again."""
+    from palmette.benchmarks.journal import JournalStore
+    from palmette.console.failures import say
+    from palmette.console.options import journal_url
+    from palmette.console.playing import conclude, go_on
+    from palmette.console.session import tidy
+    from palmette.console.work import resumed
+
+    with JournalStore(journal_url(journal), create=False) as store:
+        found = store.get_run(run)
+    if found.status == "completed":
+        tidy()  # it may have been killed between its last episode and its own tidying up
+        say(f"run {found.id} is complete: there is nothing to resume")
+        conclude(found, journal, as_json=json)
+        return
+    go_on(found, lambda _: resumed(found), journal, as_json=json)

@@ -1,0 +1,14 @@
+"""``palmette stop``: Ctrl-C from elsewhere."""
+
+from __future__ import annotations
+
+from palmette.console.options import AnyRunArgument
+
+
+def stop(run: AnyRunArgument = None) -> None:
+    """Stop a run that is being played, in order. It can be resumed."""
+    from palmette.console.control import StopVerb
+    from palmette.console.control_client import ask
+
+    reply = ask(StopVerb(), run)
+    print(f"run {reply.run} is stopping; `palmette resume {reply.run}` goes on")
