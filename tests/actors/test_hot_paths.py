@@ -169,6 +169,7 @@ async def test_a_hook_that_begins_in_place_goes_on_in_a_task_where_it_waits() ->
     assert took(4)
 
 
+@everywhere
 async def test_what_is_left_after_the_first_step_gets_results_errors_and_cancellation() -> None:
     seen: list[str] = []
 
@@ -215,6 +216,7 @@ async def test_what_is_left_after_the_first_step_gets_results_errors_and_cancell
     assert seen == ["x", "x", "ValueError", "CancelledError"]
 
 
+@everywhere
 async def test_what_never_waits_is_done_at_once() -> None:
     async def work() -> int:
         return 7

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 from support.worlds import Now, World, worlds
 
@@ -11,7 +13,11 @@ from palmette.actors import cell
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run the tests that have worlds in each of them."""
     marker = metafunc.definition.get_closest_marker("worlds")
+    if marker is None and inspect.iscoroutinefunction(metafunc.function):
+        raise pytest.UsageError(f"{metafunc.definition.nodeid}: in which worlds? Put @everywhere above it")
     if marker is not None:
+        if len(marker.args) < 2 and not marker.kwargs.get("why"):
+            raise pytest.UsageError(f"{metafunc.definition.nodeid} runs in {marker.args} only: say why")
         drawn = marker.kwargs.get("drawn", False)
         metafunc.parametrize("world", worlds(*marker.args, drawn=drawn), ids=str, indirect=True)
 
