@@ -205,7 +205,7 @@ async def test_what_is_left_after_the_first_step_gets_results_errors_and_cancell
 
     async def is_cancelled() -> None:
         task = begun(never)
-        await asyncio.sleep(0)
+        await turns()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -13,9 +13,6 @@ from palmette.supervisors.supervisor import Strategy
 Coverage = Counter[tuple[str, ...]]
 """``("end", strategy, restart, reason)``: a living child ended; ``("order", call, result)``: an administration call."""
 
-SEEN: Final[dict[str, Coverage]] = {}
-"""By title; shown by the terminal summary."""
-
 STRATEGIES: Final = (*get_args(Strategy), "dynamic")
 RESULTS: Final = ("ok", "listed", "exists", "not found", "refused", "gone")
 
