@@ -8,14 +8,15 @@
 order of runnable tasks drawn from a seed; under the second, idle actors keep their tasks, which is otherwise the
 privilege of busy ones. What holds in all three depends neither on luck nor on a loop.
 
-Seconds of a test are short in real time (:data:`SECOND`), by the loop's own clock: the same test sleeps for "100 s" in
-both. Claims about time are made with :func:`took`, exact in the simulation, and a lower bound in real time.
+Seconds of a test are short in real time, by the loop's own clock (``support.short_seconds``): the same test sleeps for
+"20 s" in both. Claims about time are made with :func:`took`, exact in the simulation, and a lower bound in real time.
 
 A test that makes sense in one world only says why: ``@simulated(why="compares instants")``. Tests drawn by hypothesis
 wrap an inner function in :func:`here`, and have their worlds from ``@pytest.mark.worlds("real", "simulated")``; with
 ``drawn=True`` they draw the seed, too, and need one simulated world only.
 
-``PALMETTE_SEEDS=50`` runs all that is simulated under 50 seeds, ``--palmette-seed 17`` under the one seed 17.
+``PALMETTE_SEEDS=50`` runs all that is simulated under 50 seeds, ``--palmette-seed 17`` under the one seed 17;
+``PALMETTE_LOOP=asyncio`` takes asyncio's own loop for the real one.
 """
 
 from __future__ import annotations
@@ -24,31 +25,21 @@ import asyncio
 import functools
 import os
 from collections.abc import Callable, Coroutine
-from contextvars import Context
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar
+from typing import Final, Literal, ParamSpec, TypeVar
 
 import pytest
+from support.short_seconds import SECOND, short_seconds_loop
 
 from palmette.actors import simulation
 from palmette.actors.cell import BUSY
 from palmette.actors.simulation.decorator import Options
-
-if TYPE_CHECKING:
-    Base = asyncio.SelectorEventLoop
-else:
-    try:
-        from uvloop import Loop as Base
-    except ImportError:
-        Base = asyncio.SelectorEventLoop
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Kind = Literal["real", "simulated"]
 Test = Callable[P, Coroutine[object, object, None]]
 
-SECOND: Final = 0.02
-"""Real seconds to a second of a test in real time."""
 ROUNDING: Final = 0.0021 / SECOND
 """A real loop's clock and its timers are rounded to milliseconds, each."""
 PATIENCE: Final = 2000.0
@@ -80,7 +71,7 @@ class World:
 
         if self.kind == "simulated":
             return simulation.run(alone, seed=self.seed, max_seconds=1e12).value
-        with asyncio.Runner(loop_factory=ShortSecondsLoop) as runner:
+        with asyncio.Runner(loop_factory=short_seconds_loop) as runner:
             return runner.run(alone())
 
 
@@ -89,23 +80,6 @@ class Now:
 
     world: World | None = None
     begun: float = 0.0
-
-
-class ShortSecondsLoop(Base):
-    """A real loop on which a second takes :data:`SECOND`."""
-
-    def time(self) -> float:
-        return super().time() / SECOND
-
-    def call_later(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
-    ) -> asyncio.TimerHandle:
-        return super().call_later(max(0.0, delay * SECOND), callback, *args, context=context)
-
-    def call_at(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
-    ) -> asyncio.TimerHandle:
-        return self.call_later(when - self.time(), callback, *args, context=context)
 
 
 def worlds(*wanted: Kind, drawn: bool = False) -> list[World]:
