@@ -8,6 +8,8 @@
     ├── PathEscapes         a path leads out of the machine
     ├── NotAFile            a FIFO, a device or a socket stands where a file was meant
     ├── FileTooLarge        a file holds more bytes than the caller allowed
+    ├── SnapshotNotPossible the backend keeps no state, or less than was asked for
+    ├── ImageUnusable       the image does not exist or cannot be a machine (no python3); another try fails alike
     └── UnknownImage        no backend answers to this image string
 
 A command that ran and failed is no exception: it is an :class:`~palmette.machines.contract.ExecResult`. Missing
@@ -22,6 +24,8 @@ import errno
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
+from palmette.machines.evidence import Evidence
+
 
 class MachineError(Exception):
     """Something about a machine. ``retryable`` tells a supervisor whether a fresh machine may do better."""
@@ -33,6 +37,10 @@ class MachineLost(MachineError):
     """The machine is gone, was stopped, or the host under it failed: no result can be had from it."""
 
     retryable = True
+
+    def __init__(self, text: str, evidence: Evidence | None = None) -> None:
+        super().__init__(text if evidence is None else f"{text}: {evidence}")
+        self.evidence = evidence
 
 
 class CommandNotStarted(MachineError):
@@ -49,6 +57,14 @@ class NotAFile(MachineError):
 
 class FileTooLarge(MachineError):
     """The file is larger than ``max_bytes``."""
+
+
+class SnapshotNotPossible(MachineError):
+    """The backend keeps no state, or less of it than was asked for."""
+
+
+class ImageUnusable(MachineError):
+    """The image does not exist, or is not fit to be a machine. A fresh machine would fail alike."""
 
 
 class UnknownImage(MachineError):
