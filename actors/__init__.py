@@ -8,6 +8,7 @@ from palmette.actors.errors import (
     ActorError,
     BadCall,
     DeadlineExceeded,
+    Decline,
     MailboxFull,
     NameTaken,
     NodeError,
@@ -17,6 +18,7 @@ from palmette.actors.errors import (
 )
 from palmette.actors.exits import (
     Crashed,
+    Declined,
     Killed,
     MaxRestarts,
     NoProcess,
@@ -43,6 +45,8 @@ __all__ = [
     "Crashed",
     "DeadLetter",
     "DeadlineExceeded",
+    "Decline",
+    "Declined",
     "Down",
     "Endpoint",
     "Exit",

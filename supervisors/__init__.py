@@ -2,7 +2,7 @@
 
 from palmette.supervisors.children import ChildCounts, ChildInfo
 from palmette.supervisors.dynamic import DynamicSupervisor
-from palmette.supervisors.errors import BadSpec, ChildExists, NoSuchChild, StartRefused, TooManyChildren
+from palmette.supervisors.errors import BadSpec, ChildExists, NoSuchChild, StartDeclined, StartRefused, TooManyChildren
 from palmette.supervisors.policy import Backoff, Budget
 from palmette.supervisors.spec import ChildSpec, child
 from palmette.supervisors.supervisor import Supervisor, why
@@ -17,6 +17,7 @@ __all__ = [
     "ChildSpec",
     "DynamicSupervisor",
     "NoSuchChild",
+    "StartDeclined",
     "StartRefused",
     "Supervisor",
     "TooManyChildren",

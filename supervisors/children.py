@@ -11,7 +11,7 @@ import msgspec
 
 from palmette.actors.actor import Actor
 from palmette.actors.errors import StartFailed
-from palmette.actors.exits import Crashed, Killed, MaxRestarts, Reason, Shutdown
+from palmette.actors.exits import Crashed, Declined, Killed, MaxRestarts, Reason, Shutdown, describe
 from palmette.actors.messages import ChildExit, Exit
 from palmette.supervisors.policy import Backoff, Budget, judge
 from palmette.supervisors.spec import ChildSpec
@@ -19,8 +19,9 @@ from palmette.supervisors.spec import ChildSpec
 if TYPE_CHECKING:
     from palmette.actors.slot import Slot
 
-ChildState = Literal["running", "restarting", "completed", "stopped", "undefined"]
-"""``undefined`` is a child that is down with its group and comes back with it."""
+ChildState = Literal["running", "restarting", "completed", "stopped", "declined", "undefined"]
+"""``declined`` is a child that did not want to start; ``undefined`` one that is down with its group and comes back with
+it."""
 
 
 class ChildInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +99,11 @@ class Child:
         self.trouble_since = None
 
 
+def declined(member: Child) -> str:
+    """What to say of ``member``, which has just declined to start."""
+    return f"{member.slot.path} {describe(member.slot.last_exit or Declined())}"
+
+
 class Restarter(Actor, ABC):
     """What both kinds of supervisor do with a single child. Not for direct use."""
 
@@ -137,9 +143,15 @@ class Restarter(Actor, ABC):
     # --- start and stop --------------------------------------------------------------------------------------------
 
     async def _start(self, member: Child) -> None:
-        """Start ``member``. Raises StartFailed."""
+        """Start ``member``; one that declines is no failure. Raises StartFailed."""
         self._call_off(member)
-        await member.spec.start(self.system, member.slot, self._cell)
+        try:
+            await member.spec.start(self.system, member.slot, self._cell)
+        except StartFailed as failure:
+            if not isinstance(failure.reason, Declined):
+                raise
+            member.state = "declined"
+            return
         member.state = "running"
         member.started_at = self.system.loop.time()
 

@@ -1,8 +1,8 @@
 """A supervisor of children that come and go: episodes, sessions, connections.
 
 Children are started at run time, each from its own spec; they are supervised one for one, stopped in parallel, and
-forgotten when they have ended for good. ``max_children`` is admission control (children that wait for a restart
-count).
+forgotten when they have ended for good, or decline to start again. ``max_children`` is admission control (children that
+wait for a restart count).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 from palmette.actors.actor import Actor
 from palmette.actors.endpoints import endpoint
 from palmette.actors.exits import Reason
-from palmette.supervisors.children import Child, ChildCounts, ChildInfo, Restarter
-from palmette.supervisors.errors import BadSpec, ChildExists, StartRefused, TooManyChildren
+from palmette.supervisors.children import Child, ChildCounts, ChildInfo, Restarter, declined
+from palmette.supervisors.errors import BadSpec, ChildExists, StartDeclined, StartRefused, TooManyChildren
 from palmette.supervisors.policy import Backoff, Budget, Restart
 from palmette.supervisors.spec import ChildSpec
 from palmette.supervisors.spec import Shutdown as ShutdownTime
@@ -74,7 +74,7 @@ class DynamicSupervisor(Restarter):
 
     async def _restart(self, member: Child) -> None:
         failure = await self._try(member)
-        if failure is not None and self._judge(member, failure.reason) == "finished":
+        if member.state == "declined" or (failure is not None and self._judge(member, failure.reason) == "finished"):
             self._drop(member)
 
     @endpoint
@@ -85,6 +85,7 @@ class DynamicSupervisor(Restarter):
             TooManyChildren: ``max_children`` are here.
             ChildExists: one of that name is here.
             StartRefused: it did not start; it is not kept.
+            StartDeclined: it declined to start; it is not kept either.
         """
         if self._max_children is not None and len(self._members) >= self._max_children:
             raise TooManyChildren(f"{self.path} has its {self._max_children} children; wait, or raise max_children")
@@ -97,6 +98,9 @@ class DynamicSupervisor(Restarter):
         if failure is not None:
             self._drop(member)
             raise StartRefused(str(failure))
+        if member.state == "declined":
+            self._drop(member)
+            raise StartDeclined(declined(member))
         return member.slot.path
 
     @endpoint
