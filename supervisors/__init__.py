@@ -6,6 +6,8 @@ from palmette.supervisors.errors import BadSpec, ChildExists, NoSuchChild, Start
 from palmette.supervisors.policy import Backoff, Budget
 from palmette.supervisors.spec import ChildSpec, child
 from palmette.supervisors.supervisor import Supervisor, why
+from palmette.supervisors.task import Exited, Ok, Task
+from palmette.supervisors.tasks import TaskSupervisor
 
 __all__ = [
     "Backoff",
@@ -16,10 +18,14 @@ __all__ = [
     "ChildInfo",
     "ChildSpec",
     "DynamicSupervisor",
+    "Exited",
     "NoSuchChild",
+    "Ok",
     "StartDeclined",
     "StartRefused",
     "Supervisor",
+    "Task",
+    "TaskSupervisor",
     "TooManyChildren",
     "child",
     "why",

@@ -7,6 +7,8 @@ wait for a restart count).
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from palmette.actors.actor import Actor
 from palmette.actors.endpoints import endpoint
 from palmette.actors.exits import Reason
@@ -16,9 +18,11 @@ from palmette.supervisors.policy import Backoff, Budget, Restart
 from palmette.supervisors.spec import ChildSpec
 from palmette.supervisors.spec import Shutdown as ShutdownTime
 
+D = TypeVar("D", bound="DynamicRestarter")
 
-class DynamicSupervisor(Restarter):
-    """See the module's text. Describe one with :meth:`spec`."""
+
+class DynamicRestarter(Restarter):
+    """What supervisors of children that come and go do with them. Not for direct use."""
 
     def __init__(self, *, max_children: int | None = None, max_restarts: int = 3, max_seconds: float = 5.0) -> None:
         if max_children is not None and max_children < 1:
@@ -26,37 +30,6 @@ class DynamicSupervisor(Restarter):
         self._max_children = max_children
         self._budget = Budget(max_restarts, max_seconds)
         self._members: dict[str, Child] = {}
-
-    @staticmethod
-    def spec(
-        *,
-        name: str,
-        max_children: int | None = None,
-        max_restarts: int = 3,
-        max_seconds: float = 5.0,
-        restart: Restart = "permanent",
-        shutdown: ShutdownTime = "infinity",
-        backoff: Backoff | None = None,
-        register: str | None = None,
-    ) -> ChildSpec[DynamicSupervisor]:
-        """Describe a dynamic supervisor. Raises BadSpec before anything starts."""
-        kwargs: dict[str, object] = {
-            "max_children": max_children,
-            "max_restarts": max_restarts,
-            "max_seconds": max_seconds,
-        }
-        DynamicSupervisor(**kwargs)  # pyright: ignore[reportArgumentType] - built once for its checks alone
-        return ChildSpec(
-            actor=DynamicSupervisor,
-            kwargs=kwargs,
-            name=name,
-            restart=restart,
-            shutdown=shutdown,
-            backoff=backoff,
-            register=register,
-            supervisor=True,
-            dynamic=True,
-        )
 
     async def stopping(self, reason: Reason) -> None:
         for member in self._members.values():
@@ -77,16 +50,8 @@ class DynamicSupervisor(Restarter):
         if member.state == "declined" or (failure is not None and self._judge(member, failure.reason) == "finished"):
             self._drop(member)
 
-    @endpoint
-    async def start_child(self, spec: ChildSpec[Actor]) -> str:
-        """Start a child and return its path.
-
-        Raises:
-            TooManyChildren: ``max_children`` are here.
-            ChildExists: one of that name is here.
-            StartRefused: it did not start; it is not kept.
-            StartDeclined: it declined to start; it is not kept either.
-        """
+    async def _admit(self, spec: ChildSpec[Actor]) -> Child:
+        """Take a child in and start it; for the errors see :meth:`DynamicSupervisor.start_child`."""
         if self._max_children is not None and len(self._members) >= self._max_children:
             raise TooManyChildren(f"{self.path} has its {self._max_children} children; wait, or raise max_children")
         if spec.name in self._members:
@@ -101,7 +66,7 @@ class DynamicSupervisor(Restarter):
         if member.state == "declined":
             self._drop(member)
             raise StartDeclined(declined(member))
-        return member.slot.path
+        return member
 
     @endpoint
     async def terminate_child(self, name: str) -> None:
@@ -121,3 +86,67 @@ class DynamicSupervisor(Restarter):
     async def count_children(self) -> ChildCounts:
         """How many there are of what."""
         return self.counts()
+
+
+def dynamic_spec(
+    actor: type[D],
+    kwargs: dict[str, object],
+    *,
+    name: str,
+    restart: Restart,
+    shutdown: ShutdownTime,
+    backoff: Backoff | None,
+    register: str | None,
+) -> ChildSpec[D]:
+    """Describe a supervisor of this kind. Raises BadSpec."""
+    actor(**kwargs)  # pyright: ignore[reportArgumentType] - built once for its checks alone
+    return ChildSpec(
+        actor=actor,
+        kwargs=kwargs,
+        name=name,
+        restart=restart,
+        shutdown=shutdown,
+        backoff=backoff,
+        register=register,
+        supervisor=True,
+        dynamic=True,
+    )
+
+
+class DynamicSupervisor(DynamicRestarter):
+    """See the module's text. Describe one with :meth:`spec`."""
+
+    @staticmethod
+    def spec(
+        *,
+        name: str,
+        max_children: int | None = None,
+        max_restarts: int = 3,
+        max_seconds: float = 5.0,
+        restart: Restart = "permanent",
+        shutdown: ShutdownTime = "infinity",
+        backoff: Backoff | None = None,
+        register: str | None = None,
+    ) -> ChildSpec[DynamicSupervisor]:
+        """Describe a dynamic supervisor. Raises BadSpec before anything starts."""
+        return dynamic_spec(
+            DynamicSupervisor,
+            {"max_children": max_children, "max_restarts": max_restarts, "max_seconds": max_seconds},
+            name=name,
+            restart=restart,
+            shutdown=shutdown,
+            backoff=backoff,
+            register=register,
+        )
+
+    @endpoint
+    async def start_child(self, spec: ChildSpec[Actor]) -> str:
+        """Start a child and return its path.
+
+        Raises:
+            TooManyChildren: ``max_children`` are here.
+            ChildExists: one of that name is here.
+            StartRefused: it did not start; it is not kept.
+            StartDeclined: it declined to start; it is not kept either.
+        """
+        return (await self._admit(spec)).slot.path

@@ -40,9 +40,9 @@ restart triggers the group of the strategy:
 ``rest_for_one``   the child and those that were started after it
 =================  =============================================================
 
-A child that declines to start (its ``started`` raises :class:`~palmette.actors.Decline`) is no failure: the others go on
-without it. Its spec stays, with no process, unless it is temporary; it is asked again by :meth:`Supervisor.restart_child`
-and with its group.
+A child that declines to start (its ``started`` raises :class:`~palmette.actors.Decline`) is no failure: the others go
+on without it. Its spec stays, with no process, unless it is temporary; it is asked again by
+:meth:`Supervisor.restart_child`, and with its group.
 
 Five differences, on purpose: restarts may wait (``backoff``); a spent budget ends the supervisor with ``MaxRestarts``,
 abnormal for its parent, while ``auto_shutdown`` ends it with ``Shutdown("completed")``; ``rules`` treat exit reasons
