@@ -107,14 +107,16 @@ class _Stream(Generic[T, R]):
             return None
         return self.undelivered.popleft().answer
 
+    def check(self) -> None:
+        """Raise DeadlineExceeded if a task was too late, perhaps while the consumer was away, and that ends all."""
+        if self.overdue is not None:
+            raise DeadlineExceeded(f"{self.overdue.task.path} took longer than {self.settings.timeout:g} s")
+
     async def wait(self) -> None:
         """Wait until something has happened. Raises DeadlineExceeded."""
         self.changed = changed = self.loop.create_future()
         await asyncio.wait([changed], timeout=time_left())
         self.changed = None
-        if self.overdue is not None:
-            entry = self.overdue
-            raise DeadlineExceeded(f"{entry.task.path} took longer than {self.settings.timeout:g} s")
         if not changed.done():
             raise DeadlineExceeded("the results of a stream were not there by the deadline in force")
 
@@ -162,6 +164,7 @@ async def stream(
     state = _Stream(begin, iter(items), settings)
     try:
         while True:
+            state.check()
             await state.start_more()
             answer = state.next_answer()
             if answer is not None:

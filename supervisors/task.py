@@ -20,23 +20,23 @@ from palmette.actors.actor import Actor
 from palmette.actors.deadlines import DEFAULT_CALL_SECONDS, time_left
 from palmette.actors.ending import settle
 from palmette.actors.errors import ActorDied, DeadlineExceeded
-from palmette.actors.exits import Killed, Reason, Shutdown
+from palmette.actors.exits import Crashed, Killed, Reason, Shutdown
 
 if TYPE_CHECKING:
     from palmette.actors.cell import Cell
     from palmette.actors.ref import Ref
 
 R = TypeVar("R")
-T_co = TypeVar("T_co", covariant=True)
+R_co = TypeVar("R_co", covariant=True)
 
 TASK_SHUTDOWN: Final = 5.0
 """Seconds that a task has to clean up when it is told to end, as in Elixir."""
 
 
-class Ok(msgspec.Struct, Generic[T_co], frozen=True):
+class Ok(msgspec.Struct, Generic[R_co], frozen=True):
     """What the function returned."""
 
-    value: T_co
+    value: R_co
 
 
 class Exited(msgspec.Struct, frozen=True):
@@ -47,7 +47,7 @@ class Exited(msgspec.Struct, frozen=True):
     """In a stream: the item that it was about."""
 
 
-class Task(Generic[R]):
+class Task(Generic[R_co]):
     """The handle of a task; see :meth:`TaskSupervisor.async_nolink`, which makes them.
 
     It belongs to whoever asked for it, and the task ends with its owner. Others may look at it, too.
@@ -58,8 +58,8 @@ class Task(Generic[R]):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.finished: asyncio.Future[None] = loop.create_future()
         """Done once no code of the task runs any more. Wait with :meth:`yield_`; this one is for callbacks."""
-        self._answer: Ok[R] | Exited | None = None
-        self._returned: Ok[R] | None = None
+        self._answer: Ok[R_co] | Exited | None = None
+        self._returned: Ok[R_co] | None = None
         self._cell: Cell | None = None
         self._ref: Ref[Actor] | None = None
         self._unwanted: Reason | None = None
@@ -74,16 +74,16 @@ class Task(Generic[R]):
     def path(self) -> str:
         return self.ref.path
 
-    def answer(self) -> Ok[R] | Exited | None:
+    def answer(self) -> Ok[R_co] | Exited | None:
         """How it ended, if it has. Does not wait."""
         return self._answer
 
-    async def yield_(self, timeout: float = 5.0) -> Ok[R] | Exited | None:
+    async def yield_(self, timeout: float = 5.0) -> Ok[R_co] | Exited | None:
         """Wait at most ``timeout`` seconds for the end; ``None`` if that was not enough: the task runs on."""
         await _wait([self.finished], timeout)
         return self._answer
 
-    async def result(self, timeout: float | None = None) -> R:
+    async def result(self, timeout: float | None = None) -> R_co:
         """Wait for the function's result, at most ``timeout`` seconds (default: the deadline in force, or 60 s).
 
         Raises:
@@ -101,7 +101,7 @@ class Task(Generic[R]):
             case None:
                 raise DeadlineExceeded(f"{self.path} was not done in {timeout:g} s")
 
-    async def shutdown(self, timeout: float | Literal["brutal"] = TASK_SHUTDOWN) -> Ok[R] | Exited | None:
+    async def shutdown(self, timeout: float | Literal["brutal"] = TASK_SHUTDOWN) -> Ok[R_co] | Exited | None:
         """End the task: ask it, and kill it after ``timeout`` seconds; or kill it at once.
 
         Returns how it had ended, if it was over or was done meanwhile; ``None`` if it was this that ended it. Code that
@@ -125,9 +125,9 @@ class Task(Generic[R]):
         if self._unwanted is not None:
             cell.stop(self._unwanted)
 
-    def returned(self, value: R) -> None:
+    def returned(self, value: object) -> None:
         """The function is done; the task is, when nothing of it runs any more."""
-        self._returned = Ok(value)
+        self._returned = Ok(cast("R_co", value))
 
     def stop(self, reason: Reason) -> None:
         """Ask it to end; also where it has yet to start."""
@@ -214,6 +214,7 @@ class TaskProcess(Actor):
         self._args = args
         self._task = task
         self._work: asyncio.Task[object] | None = None
+        self._failure: BaseException | None = None
         self.start_task(self._perform())
 
     async def _perform(self) -> None:
@@ -224,7 +225,11 @@ class TaskProcess(Actor):
                 f"{name_of(self._function)} returned {type(answer).__name__}; a task runs an `async def` function "
                 "(put a blocking one into asyncio.to_thread)"
             )
-        value = await answer
+        try:
+            value = await answer
+        except BaseException as error:
+            self._failure = error
+            raise
         if self._task is not None:
             self._task.returned(value)
         self.stop()
@@ -237,6 +242,11 @@ class TaskProcess(Actor):
         if work is not None and not work.done():
             work.cancel()
             await asyncio.wait([work])  # bounded by the spec's shutdown time
+        elif isinstance(reason, Crashed):
+            self._failure = None  # it is the reason
+        failure, self._failure = self._failure, None
+        if failure is not None and not isinstance(failure, asyncio.CancelledError):
+            raise failure  # cleaning up failed: that must not pass for an orderly end
 
 
 def name_of(function: Callable[..., object]) -> str:
