@@ -1,8 +1,9 @@
-"""Supervision: child specs, strategies, restart budgets, backoff, dynamic supervisors."""
+"""Supervision: child specs, strategies, restart budgets, backoff, dynamic and partitioned supervisors, tasks."""
 
 from palmette.supervisors.children import ChildCounts, ChildInfo
 from palmette.supervisors.dynamic import DynamicSupervisor
 from palmette.supervisors.errors import BadSpec, ChildExists, NoSuchChild, StartDeclined, StartRefused, TooManyChildren
+from palmette.supervisors.partition import PartitionSupervisor, partition_of
 from palmette.supervisors.policy import Backoff, Budget
 from palmette.supervisors.spec import ChildSpec, child
 from palmette.supervisors.supervisor import Supervisor, why
@@ -21,6 +22,7 @@ __all__ = [
     "Exited",
     "NoSuchChild",
     "Ok",
+    "PartitionSupervisor",
     "StartDeclined",
     "StartRefused",
     "Supervisor",
@@ -28,5 +30,6 @@ __all__ = [
     "TaskSupervisor",
     "TooManyChildren",
     "child",
+    "partition_of",
     "why",
 ]

@@ -1,0 +1,46 @@
+"""Tasks and streams in a simulation: under any schedule and injected crashes, and the same for the same seed."""
+
+from __future__ import annotations
+
+import asyncio
+
+from test_tasks import tasks_running
+
+from palmette.actors import simulation
+from palmette.actors.simulation import RandomFaults
+from palmette.supervisors import Exited, Ok, TaskSupervisor
+
+ITEMS = range(20)
+FAULTS = RandomFaults(rate=0.3, match="/tasks/*", kinds=("crash", "kill", "slow_start"))
+
+
+async def work(item: int) -> int:
+    await asyncio.sleep(item % 5)
+    return item
+
+
+async def program() -> list[Ok[int] | Exited]:
+    async with tasks_running() as (_, tasks):
+        return [
+            answer
+            async for answer in TaskSupervisor.async_stream(
+                tasks, work, ITEMS, max_concurrency=4, timeout=3.5, on_timeout="kill_task"
+            )
+        ]
+
+
+def test_a_stream_is_whole_and_in_order_under_any_schedule_and_any_crashes() -> None:
+    struck = 0
+    for seed in range(25):
+        result = simulation.run(program, seed=seed, faults=FAULTS)
+        struck += len(result.faults)
+        assert len(result.value) == len(ITEMS)
+        for item, answer in zip(ITEMS, result.value, strict=True):
+            assert answer == Ok(item) or (isinstance(answer, Exited) and answer.item == item)
+    assert struck > 25
+
+
+def test_the_same_seed_does_the_same() -> None:
+    first, second = (simulation.run(program, seed=7, faults=FAULTS) for _ in "ab")
+    assert first.log == second.log
+    assert first.value == second.value
