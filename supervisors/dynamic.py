@@ -12,7 +12,7 @@ from typing import TypeVar
 from palmette.actors.actor import Actor
 from palmette.actors.endpoints import endpoint
 from palmette.actors.exits import Reason
-from palmette.supervisors.children import Child, ChildCounts, ChildInfo, Restarter, declined
+from palmette.supervisors.children import Child, Restarter, declined
 from palmette.supervisors.errors import BadSpec, ChildExists, StartDeclined, StartRefused, TooManyChildren
 from palmette.supervisors.policy import Backoff, Budget, Restart
 from palmette.supervisors.spec import ChildSpec
@@ -76,16 +76,6 @@ class DynamicRestarter(Restarter):
             member.state = "stopped"
             await self._stop(member)
             self._drop(member)
-
-    @endpoint
-    async def which_children(self) -> list[ChildInfo]:
-        """The children, in no promised order."""
-        return self._infos()
-
-    @endpoint
-    async def count_children(self) -> ChildCounts:
-        """How many there are of what."""
-        return self.counts()
 
 
 def dynamic_spec(

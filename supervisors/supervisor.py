@@ -61,8 +61,8 @@ from palmette.actors.actor import Actor
 from palmette.actors.cell import FAIR_SHARE
 from palmette.actors.endpoints import endpoint
 from palmette.actors.exits import MaxRestarts, Reason, Shutdown, describe
-from palmette.supervisors.children import Child, ChildCounts, ChildInfo, Restarter, declined
-from palmette.supervisors.errors import BadSpec, ChildExists, NoSuchChild, StartDeclined, StartRefused
+from palmette.supervisors.children import Child, Restarter, declined
+from palmette.supervisors.errors import BadSpec, ChildExists, StartDeclined, StartRefused
 from palmette.supervisors.policy import Backoff, Budget, Directive, Restart, judge
 from palmette.supervisors.spec import ChildSpec, Isolation
 from palmette.supervisors.spec import Shutdown as ShutdownTime
@@ -306,23 +306,6 @@ class Supervisor(Restarter):
         if member.state in ("running", "restarting"):
             raise ChildExists(f"{member.slot.path} is {member.state}; terminate it first")
         self._drop(member)
-
-    @endpoint
-    async def which_children(self) -> list[ChildInfo]:
-        """The children in start order."""
-        return self._infos()
-
-    @endpoint
-    async def count_children(self) -> ChildCounts:
-        """How many there are of what."""
-        return self.counts()
-
-    def _member(self, name: str) -> Child:
-        member = self._members.get(name)
-        if member is None:
-            known = ", ".join(self._members) or "none"
-            raise NoSuchChild(f"{self.path} has no child {name!r}; it has: {known}")
-        return member
 
 
 def why(reason: Reason) -> str:

@@ -37,7 +37,7 @@ async def square(number: int) -> int:
 
 
 async def test_a_whole_subtree_of_them_runs_in_another_process() -> None:
-    far = Supervisor.spec(
+    tree = Supervisor.spec(
         name="far",
         isolation="process",
         children=[
@@ -46,12 +46,16 @@ async def test_a_whole_subtree_of_them_runs_in_another_process() -> None:
             child(Caller, name="caller"),
         ],
     )
-    async with System.start(Supervisor.spec(children=[far])) as system:
+    async with System.start(Supervisor.spec(children=[tree])) as system:
         caller = system.ref_at("/far/caller", Caller)
         assert await caller.call(Caller.total, [1, 2, 3]) == 14
         place = await caller.call(Caller.place, "a")
         assert place == f"/far/shards/{partition_of('a', 3)}"
         assert await system.ref_at(place, Shard).call(Shard.where) == place
+        far = system.ref_at("/far", Supervisor)
+        assert (await far.call(Supervisor.which_child, "shards")).kind == "PartitionSupervisor"
+        with pytest.raises(NodeError, match="cannot cross"):
+            await far.call(Supervisor.get_childspec, "shards")
         tasks = system.ref_at("/far/tasks", TaskSupervisor)
         with pytest.raises(NodeError, match="/far/tasks lives in another process, and functions do not cross"):
             await TaskSupervisor.async_nolink(tasks, square, 1)
