@@ -8,7 +8,7 @@ from contextlib import aclosing, suppress
 
 import pytest
 from support.probes import Boom, Probe, ended, turns, virtual
-from test_tasks import here, tasks_running
+from task_support import here, tasks_running
 
 from palmette.actors import ActorDied, Crashed, DeadlineExceeded, Killed, Shutdown, deadline
 from palmette.supervisors import Exited, Ok, TaskSupervisor, TooManyChildren

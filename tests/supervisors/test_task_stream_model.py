@@ -9,7 +9,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.probes import Boom, Probe, turns, virtual
-from test_tasks import here, tasks_running
+from task_support import here, tasks_running
 
 from palmette.actors import ActorDied, DeadlineExceeded, Ref, System
 from palmette.supervisors import Exited, Ok, TaskSupervisor

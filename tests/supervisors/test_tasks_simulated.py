@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from test_tasks import tasks_running
+from task_support import tasks_running
 
 from palmette.actors import simulation
 from palmette.actors.simulation import RandomFaults
