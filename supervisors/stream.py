@@ -74,7 +74,8 @@ class _Stream(Generic[T, R]):
         self.settings = settings
         self.loop = asyncio.get_running_loop()
         self.exhausted = False
-        self.running: set[_Entry[R]] = set()
+        self.running: dict[_Entry[R], None] = {}
+        """In order: a simulation must stop them in the same one each time."""
         self.undelivered: deque[_Entry[R]] = deque()
         """Started, in order; without order, done, in the order of that."""
         self.overdue: _Entry[R] | None = None
@@ -94,7 +95,7 @@ class _Stream(Generic[T, R]):
                 self.exhausted = True
                 return
             entry: _Entry[R] = _Entry(item, await self.begin(item))
-            self.running.add(entry)
+            self.running[entry] = None
             if settings.ordered:
                 self.undelivered.append(entry)
             if not math.isinf(settings.timeout):
@@ -147,7 +148,7 @@ class _Stream(Generic[T, R]):
         if isinstance(answer, Exited):
             answer = msgspec.structs.replace(answer, item=entry.item)
         entry.answer = answer
-        self.running.discard(entry)
+        self.running.pop(entry, None)
         if not self.settings.ordered:
             self.undelivered.append(entry)
         self._wake()

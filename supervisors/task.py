@@ -129,7 +129,7 @@ class Task(Generic[R_co]):
         """The function is done; the task is, when nothing of it runs any more."""
         self._returned = Ok(cast("R_co", value))
 
-    def stop(self, reason: Reason) -> None:
+    def ask_to_end(self, reason: Reason) -> None:
         """Ask it to end; also where it has yet to start."""
         self._unwanted = reason
         if self._cell is not None:
@@ -165,7 +165,7 @@ async def shut_down(
     cancelled = False
     if timeout != "brutal":
         for task in living:
-            task.stop(Shutdown(why))
+            task.ask_to_end(Shutdown(why))
         cancelled = await settle([task.finished for task in living], timeout=_seconds(timeout))
     for task in living:
         if task.answer() is None:

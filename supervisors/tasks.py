@@ -132,6 +132,7 @@ class TaskSupervisor(DynamicRestarter):
         """``await`` it to start ``function(*args)`` as a task of the present owner, and get its handle.
 
         Raises:
+            BadSpec: ``shutdown`` makes no sense.
             TooManyChildren: the supervisor has its ``max_children``.
             ActorDied: the supervisor is not there.
             NodeError: it lives in another process.
@@ -151,7 +152,7 @@ class TaskSupervisor(DynamicRestarter):
         A ``transient`` one is started again when it crashes. Raises as :meth:`async_nolink`.
         """
         _check_here(tasks)
-        return await tasks.call(TaskSupervisor.begin, function, args, restart, shutdown)
+        return await tasks.call(TaskSupervisor.begin, _spec_of(function, args, None, restart, shutdown))
 
     @staticmethod
     def async_stream(
@@ -189,23 +190,13 @@ class TaskSupervisor(DynamicRestarter):
     @endpoint
     async def begin(
         self,
-        function: Callable[..., Awaitable[object]],
-        args: tuple[object, ...],
-        restart: Restart,
-        shutdown: ShutdownTime,
+        spec: ChildSpec[TaskProcess],
         task: Task[object] | None = None,
         owner: Owner | None = None,
     ) -> str:
-        """Start a task; its path. For callers in this process: use :meth:`async_nolink` and the others."""
+        """Start a task, whose name gets a number; its path. Use :meth:`async_nolink` and the others for it."""
         self._begun += 1
-        spec = ChildSpec(
-            actor=TaskProcess,
-            args=(function, args, task),
-            name=f"{_NOT_IN_A_NAME.sub('', name_of(function)) or 'task'}-{self._begun}",
-            restart=restart,
-            shutdown=shutdown,
-        )
-        member = await self._admit(spec)
+        member = await self._admit(msgspec.structs.replace(spec, name=f"{spec.name}-{self._begun}"))
         if task is not None:
             cell = member.slot.target
             assert isinstance(cell, Cell)
@@ -275,6 +266,23 @@ def _check_here(tasks: Ref[TaskSupervisor]) -> None:
         )
 
 
+def _spec_of(
+    function: Callable[..., Awaitable[object]],
+    args: tuple[object, ...],
+    task: Task[object] | None,
+    restart: Restart,
+    shutdown: ShutdownTime,
+) -> ChildSpec[TaskProcess]:
+    # Made here and not by the supervisor: a bad option is the caller's error, and must not be the supervisor's end.
+    return ChildSpec(
+        actor=TaskProcess,
+        args=(function, args, task),
+        name=_NOT_IN_A_NAME.sub("", name_of(function)) or "task",
+        restart=restart,
+        shutdown=shutdown,
+    )
+
+
 async def start_task(
     tasks: Ref[TaskSupervisor],
     function: Callable[[Unpack[Ts]], Awaitable[R]],
@@ -285,10 +293,11 @@ async def start_task(
     """Start ``function(*args)`` as a task of ``owner``."""
     _check_here(tasks)
     task: Task[R] = Task(asyncio.get_running_loop())
+    spec = _spec_of(function, args, task, "temporary", shutdown)
     try:
-        await tasks.call(TaskSupervisor.begin, function, args, "temporary", shutdown, cast("Task[object]", task), owner)
+        await tasks.call(TaskSupervisor.begin, spec, task, owner)
     except BaseException:
         # Whoever asked has gone, or lost their patience; the order may still be carried out.
-        task.stop(Shutdown("its start was called off"))
+        task.ask_to_end(Shutdown("its start was called off"))
         raise
     return task

@@ -215,3 +215,15 @@ async def test_a_task_supervisor_that_is_not_there_says_so() -> None:
     async with tasks_running() as (system, _):
         with pytest.raises(ActorDied, match="/nobody is not running"):
             await nolink(system.ref_at("/nobody", TaskSupervisor), for_ever)
+
+
+@virtual
+async def test_an_option_that_makes_no_sense_is_its_callers_error_and_not_the_supervisors_end() -> None:
+    async with tasks_running(max_restarts=0) as (_, tasks):
+        for wrong in (-1.0, "never"):
+            with pytest.raises(BadSpec, match="shutdown"):
+                await nolink(tasks, for_ever, shutdown=wrong)  # type: ignore[arg-type] # pyright: ignore
+        with pytest.raises(BadSpec, match="restart is permanent, transient or temporary, not 'always'"):
+            await TaskSupervisor.start_child(tasks, for_ever, restart="always")  # type: ignore[arg-type] # pyright: ignore
+        assert tasks.incarnation == 1
+        assert (await nolink(tasks, lambda: asyncio.sleep(1))).path == "/tasks/lambda-1"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import aclosing
 
-from task_support import tasks_running
+import pytest
+from task_support import here, tasks_running
 
 from palmette.actors import simulation
 from palmette.actors.simulation import RandomFaults
@@ -29,6 +32,19 @@ async def program() -> list[Ok[int] | Exited]:
         ]
 
 
+async def leaving() -> list[Ok[int] | Exited]:
+    """As :func:`program`, but the consumer has seen enough after a few results."""
+    found: list[Ok[int] | Exited] = []
+    async with tasks_running() as (_, tasks):
+        async with aclosing(TaskSupervisor.async_stream(tasks, work, ITEMS, max_concurrency=8)) as answers:
+            async for answer in answers:
+                found.append(answer)
+                if len(found) == 3:
+                    break
+        assert await here(tasks) == []
+    return found
+
+
 def test_a_stream_is_whole_and_in_order_under_any_schedule_and_any_crashes() -> None:
     struck = 0
     for seed in range(25):
@@ -40,7 +56,8 @@ def test_a_stream_is_whole_and_in_order_under_any_schedule_and_any_crashes() -> 
     assert struck > 25
 
 
-def test_the_same_seed_does_the_same() -> None:
-    first, second = (simulation.run(program, seed=7, faults=FAULTS) for _ in "ab")
+@pytest.mark.parametrize("main", [program, leaving])
+def test_the_same_seed_does_the_same(main: Callable[[], Coroutine[object, object, list[Ok[int] | Exited]]]) -> None:
+    first, second = (simulation.run(main, seed=7, faults=FAULTS) for _ in "ab")
     assert first.log == second.log
     assert first.value == second.value
