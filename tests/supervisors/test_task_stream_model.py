@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from contextlib import aclosing
 
 import msgspec
@@ -49,15 +50,21 @@ class Watch:
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         self.running = self.most_running = self.most_buffered = 0
+        self.taken: list[int] = []
         self.begun: list[int] = []
         self.delivered: list[Ok[int] | Exited] = []
         self.over: str | None = None
+
+    def take(self) -> Iterator[Item]:
+        for item in self.scenario.items:
+            self.taken.append(item.number)
+            yield item
 
     async def work(self, item: Item) -> int:
         self.begun.append(item.number)
         self.running += 1
         self.most_running = max(self.most_running, self.running)
-        self.most_buffered = max(self.most_buffered, len(self.begun) - len(self.delivered))
+        self.most_buffered = max(self.most_buffered, len(self.taken) - len(self.delivered))
         try:
             await asyncio.sleep(item.seconds)
             if item.end == "crash":
@@ -75,7 +82,7 @@ class Watch:
         answers = TaskSupervisor.async_stream(
             tasks,
             self.work,
-            scenario.items,
+            self.take(),
             max_concurrency=scenario.max_concurrency,
             ordered=scenario.ordered,
             timeout=TIMEOUT,
@@ -163,7 +170,9 @@ def judge(watch: Watch) -> None:
     assert watch.most_buffered <= 2 * scenario.max_concurrency
     given = [numbered(answer) for answer in watch.delivered]
     assert len(set(given)) == len(given), "an item was delivered twice"
-    assert watch.begun == list(range(len(watch.begun))), "the items were not taken in order"
+    assert watch.taken == list(range(len(watch.taken))), "the items were not taken in order"
+    assert len(set(watch.begun)) == len(watch.begun), "an item was worked on twice"
+    assert set(given) <= set(watch.taken)
     if scenario.ordered:
         assert given == list(range(len(given)))
     killed = any(scenario.strikes)
