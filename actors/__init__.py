@@ -9,6 +9,7 @@ from palmette.actors.errors import (
     ActorError,
     BadCall,
     DeadlineExceeded,
+    Decline,
     MailboxFull,
     NameTaken,
     NodeError,
@@ -18,6 +19,7 @@ from palmette.actors.errors import (
 )
 from palmette.actors.exits import (
     Crashed,
+    Declined,
     Killed,
     MaxRestarts,
     NoProcess,
@@ -45,6 +47,8 @@ __all__ = [
     "Crashed",
     "DeadLetter",
     "DeadlineExceeded",
+    "Decline",
+    "Declined",
     "Down",
     "Endpoint",
     "Exit",
