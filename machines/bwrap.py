@@ -21,26 +21,35 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import select
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Self
 from urllib.parse import parse_qsl
+
+import msgspec
 
 from palmette.machines.backend import Backend, Channel, Place
 from palmette.machines.errors import MachineError, MachineLost, UnknownImage
 from palmette.machines.evidence import Evidence
 from palmette.machines.files import remove_tree
+from palmette.machines.hosted import HostedMachine
 from palmette.machines.identity import MachineId
-from palmette.machines.pipes import PipeChannel
+from palmette.machines.pipes import END_SECONDS, PipeChannel
+from palmette.machines.process import uninterrupted
 from palmette.machines.scratch import parent_directory, prepare_parent
 from palmette.machines.tree import MACHINE_TAG
 
 Network = Literal["none", "host"]
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,200}")
+"""Of a snapshot: a file's name, and nothing that leads elsewhere."""
 
 START_SECONDS: Final = 20.0
 COPY_SECONDS: Final = 300.0
@@ -57,6 +66,54 @@ PASSWD: Final = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/non
 GROUP: Final = "root:x:0:\nnogroup:x:65534:\n"
 
 
+class _Walled(PipeChannel):
+    """A channel to the first process of a pid namespace; its end is that of all in it."""
+
+    _first = -1
+
+    @classmethod
+    async def inside(cls, enter: Sequence[str], rest: Sequence[str]) -> Self:
+        """Start ``bwrap``. Raises OSError where it fails."""
+        told, tell = os.pipe()
+        try:
+            # Without our environment: a process's first one can be read in /proc/1/environ inside.
+            channel = cls.start([*enter, "--info-fd", str(tell), *rest], env={"PATH": os.defpath}, pass_fds=(tell,))
+            os.close(tell)
+            tell = -1
+            try:
+                info = await asyncio.to_thread(_first_words, told)
+                channel._first = os.pidfd_open(info["child-pid"])
+            except BaseException as error:
+                await channel.end()
+                if isinstance(error, ProcessLookupError | ValueError | KeyError):
+                    raise OSError(f"bwrap made no namespace: {channel.complaint or error}") from error
+                raise
+            return channel
+        finally:
+            for fd in (told, tell):
+                if fd >= 0:
+                    os.close(fd)
+
+    async def end(self) -> None:
+        try:
+            await super().end()
+            if self._first >= 0:
+                # bwrap itself is gone; its child, by whose end the kernel has ended all others, may take a moment.
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(self._first, signal.SIGKILL)
+                await uninterrupted(self._wait_first)
+        finally:
+            if self._first >= 0:
+                os.close(self._first)
+                self._first = -1
+
+    def _wait_first(self) -> None:
+        poller = select.poll()
+        poller.register(self._first, select.POLLIN)
+        if not poller.poll(END_SECONDS * 1000):
+            raise MachineLost(f"a namespace survived SIGKILL for {END_SECONDS:g} s; the host needs a look")
+
+
 class BwrapBackend(Backend):
     """See the module's text."""
 
@@ -71,7 +128,7 @@ class BwrapBackend(Backend):
         """A snapshot to start from."""
         self._directory = parent_directory(None) / id
         self._holder: PipeChannel | None = None
-        self._channels: set[PipeChannel] = set()
+        self._channels: set[_Walled] = set()
 
     def __repr__(self) -> str:
         return f"<BwrapBackend {self._id}>"
@@ -140,8 +197,8 @@ class BwrapBackend(Backend):
             piece = await self._holder.read()
             if not piece:
                 raise MachineError(
-                    f"this host lets no namespace be made: {self._holder.complaint or 'unshare ended'}; run as root, or "
-                    "allow unprivileged user namespaces"
+                    f"this host lets no namespace be made: {self._holder.complaint or 'unshare ended'}; "
+                    "run as root, or allow unprivileged user namespaces"
                 )
             said += piece
         self._has_overlay = said.startswith(b"overlay")
@@ -156,8 +213,7 @@ class BwrapBackend(Backend):
         if os.geteuid() != 0:
             enter += [f"--user=/proc/{holder.pid}/ns/user", "--preserve-credentials"]
         with _boundary("open a channel"):
-            # Without our environment: a process's first one can be read in /proc/1/environ inside.
-            channel = PipeChannel.start([*enter, "--", "bwrap", *self._walls(), "--", *argv], env={"PATH": os.defpath})
+            channel = await _Walled.inside([*enter, "--", "bwrap"], [*self._walls(), "--", *argv])
         self._channels = {each for each in self._channels if each.exit_code is None} | {channel}
         return channel
 
@@ -203,7 +259,8 @@ class BwrapBackend(Backend):
         target = snapshots_directory() / name
         with _boundary("snapshot"):
             await asyncio.to_thread(self._keep, target)
-        return f"local+bwrap@{target}"
+        network = "&network=host" if self._network == "host" else ""
+        return f"local+bwrap:snapshot={name}{network}"
 
     def _keep(self, target: Path) -> None:
         prepare_parent(target.parent)
@@ -216,24 +273,41 @@ class BwrapBackend(Backend):
             raise
 
 
-def snapshots_directory() -> Path:
-    """Where snapshots of local machines are kept."""
-    return parent_directory(None).with_name(f"{parent_directory(None).name}-snapshots")
+def machine(rest: str, owner: str) -> HostedMachine:
+    """A machine of the image ``local+bwrap`` or ``local+bwrap:OPTIONS``.
 
+    Options are written as in a URL's query: ``network=host`` shares the host's network (default ``none``),
+    ``snapshot=NAME`` starts from what :meth:`BwrapBackend.snapshot` kept.
 
-def parse(rest: str) -> Network:
-    """The options of an image string. Raises UnknownImage."""
+    Raises:
+        UnknownImage: there is no such option.
+    """
     network: Network = "none"
-    for name, value in parse_qsl(rest.removeprefix("?"), keep_blank_values=True):
-        if name != "network" or value not in ("none", "host"):
-            raise UnknownImage(f"local+bwrap takes network=none or network=host, not {name}={value}")
-        network = value
-    return network
+    source: str | None = None
+    for name, value in (
+        parse_qsl(rest, keep_blank_values=True, strict_parsing=bool(rest)) if "=" in rest else [(rest, "")]
+    ):
+        if name == "network" and value in ("none", "host"):
+            network = value
+        elif name == "snapshot" and NAME.fullmatch(value):
+            source = value
+        elif name or value:
+            raise UnknownImage(f"local+bwrap takes network=none, network=host and snapshot=NAME, not {rest!r}")
+    id = str(MachineId.new(owner))
+    made = BwrapBackend(id, network=network, source=None if source is None else snapshots_directory() / source)
+    return HostedMachine(made, id, f"local+bwrap:{rest}" if rest else "local+bwrap")
 
 
-def backend(rest: str, owner: str) -> BwrapBackend:
-    """The backend of an image string's ``rest``."""
-    return BwrapBackend(str(MachineId.new(owner)), network=parse(rest))
+def snapshots_directory() -> Path:
+    """Where snapshots are kept: outside of what a reaper looks at, for they outlive their run."""
+    return parent_directory(None) / "snapshots"
+
+
+async def delete_snapshot(image: str) -> None:
+    """Remove the snapshot that an image string names; twice is fine."""
+    name = dict(parse_qsl(image.partition(":")[2])).get("snapshot", "")
+    if NAME.fullmatch(name):
+        await asyncio.to_thread(remove_tree, str(snapshots_directory() / name))
 
 
 def _path() -> str:
@@ -251,6 +325,16 @@ def _copy(source: Path, target: Path) -> None:
     )
     if done.returncode:
         raise OSError(f"cp {source} {target}: {done.stderr.decode('utf-8', 'replace').strip()}")
+
+
+def _first_words(fd: int) -> dict[str, int]:
+    """What bwrap says of itself. Blocks. Raises ValueError."""
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    said = b""
+    while poller.poll(START_SECONDS * 1000) and (piece := os.read(fd, 4096)):
+        said += piece
+    return msgspec.json.decode(said, type=dict[str, int])
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import IO, cast
+from typing import IO, Self, cast
 
 from palmette.machines.process import uninterrupted
 
@@ -39,14 +39,14 @@ class PipeChannel:
         self._waiting: set[asyncio.Future[None]] = set()
 
     @classmethod
-    def start(cls, argv: Sequence[str], *, env: Mapping[str, str]) -> PipeChannel:
+    def start(cls, argv: Sequence[str], *, env: Mapping[str, str], pass_fds: Sequence[int] = ()) -> Self:
         """Start ``argv`` with nothing but ``env`` in its environment. Blocks for about a millisecond.
 
         Raises:
             OSError: it cannot be started.
         """
         # Errors go to a file: nobody has to read it, and a program that complains at length is not held up by it.
-        errors = tempfile.TemporaryFile()
+        errors = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the channel
         try:
             process = subprocess.Popen(
                 argv,
@@ -56,6 +56,7 @@ class PipeChannel:
                 env=dict(env),
                 start_new_session=True,
                 bufsize=0,
+                pass_fds=pass_fds,
             )
         except BaseException:
             errors.close()
