@@ -305,7 +305,7 @@ def snapshots_directory() -> Path:
 
 async def delete_snapshot(image: str) -> None:
     """Remove the snapshot that an image string names; twice is fine."""
-    name = dict(parse_qsl(image.partition(":")[2])).get("snapshot", "")
+    name = dict(parse_qsl(image.removeprefix("local+bwrap:"))).get("snapshot", "")
     if NAME.fullmatch(name):
         await asyncio.to_thread(remove_tree, str(snapshots_directory() / name))
 

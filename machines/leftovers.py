@@ -1,4 +1,4 @@
-"""What machines leave behind on purpose or by death: snapshots to delete, and remains to reap, on every backend.
+"""What dead controllers have left behind, on every backend, and how to be rid of it.
 
 Machines end with their controller where their backend can see to it (a lease, the end of a stream). What is left after
 a ``kill -9`` (a directory, a container in its last minute, a sandbox within its lease) is labelled with the controller
@@ -13,12 +13,10 @@ from typing import Final
 
 import msgspec
 
-from palmette.machines.contract import Snapshot
 from palmette.machines.errors import MachineError
 from palmette.machines.images import backend_of
 from palmette.machines.reaper import ReapReport
 from palmette.machines.reaper import reap as reap_local
-from palmette.machines.snapshots import remove_snapshot, split_image
 
 LOCAL: Final = ("local", "local+bwrap")
 """Backends whose machines are directories and processes of this host."""
@@ -60,29 +58,6 @@ async def reap_all(images: Sequence[str] = (), *, owner: str | None = None) -> t
         except MachineError as error:
             found.append(Reaped(backend=image, failed=(str(error),)))
     return tuple(found)
-
-
-async def delete_snapshot(snapshot: Snapshot | str) -> None:
-    """Remove what :meth:`Machine.snapshot` kept; twice is fine. Machines that started from it go on.
-
-    Raises:
-        MachineError: its backend cannot do it now.
-    """
-    image = snapshot if isinstance(snapshot, str) else snapshot.image
-    base, archive = split_image(image)
-    if archive is not None:
-        await asyncio.to_thread(remove_snapshot, image)
-        return
-    match backend_of(base):
-        case "local+bwrap":
-            from palmette.machines.bwrap import delete_snapshot as delete
-        case "docker":
-            from palmette.machines.docker import delete_snapshot as delete
-        case "e2b":
-            from palmette.machines.e2b import delete_snapshot as delete
-        case other:
-            raise MachineError(f"{image!r} is no snapshot that can be deleted here; see the backend {other!r}")
-    await delete(image)
 
 
 async def _reap(image: str, owner: str | None) -> Reaped:

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from palmette.machines.conformance import CheckResult, ConformanceReport
     from palmette.machines.leftovers import Reaped
 
-app = typer.Typer(
-    help="Look at the places where commands run.", no_args_is_help=True, rich_markup_mode="markdown"
-)
+app = typer.Typer(help="Look at the places where commands run.", no_args_is_help=True, rich_markup_mode="markdown")
 
 _MARKS = {"kept": ("✓", "green"), "broken": ("✗", "bold red"), "not promised": ("–", "bright_black")}
 _ONLY = typer.Option(metavar="NAME", help="Only these checks or groups; may be given again.", show_default=False)
@@ -44,9 +42,7 @@ def check(
     except ValueError as error:
         raise UsageError(str(error)) from error
     printer = None if json else _Printer()
-    report = asyncio.run(
-        conformance.check(image, only=only or (), on_result=None if printer is None else printer.show)
-    )
+    report = asyncio.run(conformance.check(image, only=only or (), on_result=None if printer is None else printer.show))
     if printer is None:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(report), indent=2).decode() + "\n")
     else:
@@ -58,7 +54,9 @@ def check(
 def reap(
     images: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[IMAGE]…", help="Also of these: docker, e2b, ssh://host. `local` always.", show_default=False),
+        typer.Argument(
+            metavar="[IMAGE]…", help="Also of these: docker, e2b, ssh://host. `local` always.", show_default=False
+        ),
     ] = None,
     owner: Annotated[
         str | None, typer.Option(metavar="RUN", help="Only what belongs to this run.", show_default=False)
@@ -122,7 +120,9 @@ class _Printer:
 
 def _print(reaped: tuple[Reaped, ...]) -> None:
     for each in reaped:
-        found = f"{len(each.removed)} machine(s), {each.processes} process(es)" if each.removed or each.processes else "nothing"
+        found = "nothing"
+        if each.removed or each.processes:
+            found = f"{len(each.removed)} machine(s), {each.processes} process(es)"
         kept = f"; {each.alive} in use" if each.alive else ""
         elsewhere = f"; {len(each.elsewhere)} of another host left alone" if each.elsewhere else ""
         print(f"{each.backend}: removed {found}{kept}{elsewhere}")

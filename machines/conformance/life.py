@@ -120,7 +120,7 @@ async def snapshots(bed: Bed) -> None:
 
 async def snapshot_gone(image: str) -> None:
     """Remove a snapshot."""
-    from palmette.machines.leftovers import delete_snapshot
+    from palmette.machines.snapshots import delete_snapshot
 
     await delete_snapshot(image)
 
