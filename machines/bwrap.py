@@ -80,19 +80,29 @@ class _Walled(PipeChannel):
             channel = cls.start([*enter, "--info-fd", str(tell), *rest], env={"PATH": os.defpath}, pass_fds=(tell,))
             os.close(tell)
             tell = -1
+            seen: list[dict[str, int]] = []
             try:
-                info = await asyncio.to_thread(_first_words, told)
-                channel._first = os.pidfd_open(info["child-pid"])
-            except BaseException as error:
+                # To its end, also where the caller gives up: without the number, nobody could wait for the namespace's.
+                await uninterrupted(lambda: seen.append(_first_words(told)))
+            except ValueError as error:
+                complaint = channel.complaint
                 await channel.end()
-                if isinstance(error, ProcessLookupError | ValueError | KeyError):
-                    raise OSError(f"bwrap made no namespace: {channel.complaint or error}") from error
+                raise OSError(f"bwrap made no namespace: {complaint or error}") from error
+            except asyncio.CancelledError:
+                channel._watch(seen)
+                await channel.end()
                 raise
+            channel._watch(seen)
             return channel
         finally:
             for fd in (told, tell):
                 if fd >= 0:
                     os.close(fd)
+
+    def _watch(self, seen: Sequence[dict[str, int]]) -> None:
+        with suppress(ProcessLookupError):  # it has ended already, and so have all others
+            for info in seen:
+                self._first = os.pidfd_open(info["child-pid"])
 
     async def end(self) -> None:
         try:

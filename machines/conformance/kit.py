@@ -173,30 +173,42 @@ async def run_checks(
     image: str,
     checks: list[Check],
     *,
+    at_once: int = 1,
     on_result: Callable[[CheckResult], None] | None = None,
 ) -> ConformanceReport:
-    """Run ``checks`` one after another on one machine that is reset before each, and replaced if one breaks it."""
-    results: list[CheckResult] = []
-    machine: Machine | None = None
-    try:
-        for each in checks:
+    """Run ``checks`` on ``at_once`` machines; each is reset before a check, and replaced where one has broken it."""
+    results: dict[str, CheckResult] = {}
+    todo = iter(checks)
+
+    async def work() -> None:
+        machine: Machine | None = None
+        try:
+            for each in todo:
+                machine = await _ready(machine, make)
+                results[each.name] = await _run(each, Bed(make, machine))
+                if on_result is not None:
+                    on_result(results[each.name])
+        finally:
             if machine is not None:
-                try:
-                    await machine.reset()
-                except MachineError:
-                    await machine.stop()
-                    machine = None
-            if machine is None:
-                machine = make()
-                await machine.start()
-            result = await _run(each, Bed(make, machine))
-            results.append(result)
-            if on_result is not None:
-                on_result(result)
-    finally:
-        if machine is not None:
+                await machine.stop()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(at_once):
+            group.create_task(work())
+    return ConformanceReport(image=image, results=tuple(results[each.name] for each in checks))
+
+
+async def _ready(machine: Machine | None, make: MakeMachine) -> Machine:
+    """``machine``, empty; or another one, where the last check has left it unfit."""
+    if machine is not None:
+        try:
+            await machine.reset()
+            return machine
+        except (MachineError, OSError):
             await machine.stop()
-    return ConformanceReport(image=image, results=tuple(results))
+    machine = make()
+    await machine.start()
+    return machine
 
 
 async def _run(each: Check, bed: Bed) -> CheckResult:
