@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from palmette.actors import ending, starting
 from palmette.actors.actor import Actor, ReplyToken
 from palmette.actors.background import Background
-from palmette.actors.bonds import Bonds
+from palmette.actors.bonds import Bonded
 from palmette.actors.deadlines import set_deadline
 from palmette.actors.endpoints import Endpoint, table_of
 from palmette.actors.errors import DeadlineExceeded, Refused, StartFailed
@@ -33,7 +33,7 @@ from palmette.actors.slot import CURRENT
 
 if TYPE_CHECKING:
     from palmette.actors.ref import Ref
-    from palmette.actors.slot import Linked, Slot, Watcher
+    from palmette.actors.slot import Slot
     from palmette.actors.system import System
 
 FAIR_SHARE: Final = 128
@@ -42,11 +42,11 @@ BUSY: Final = 8
 """Messages after which a cell's task is worth keeping while it is idle."""
 
 
-class Cell:
+class Cell(Bonded):
     """See the module's text. Built by :meth:`System.start_actor` only."""
 
     __slots__ = (
-        "_background", "_bonds", "_code_ended", "_grace", "_halted", "_queue", "_state", "_table", "actor", "born",
+        "_background", "_code_ended", "_grace", "_halted", "_queue", "_state", "_table", "actor", "born",
         "children", "context", "current", "ended_future", "ending", "entered", "handled", "has_place", "hook",
         "incarnation", "kill_reason", "kind", "mailbox", "owed", "parent", "parked", "slot", "starting",
         "stop_timeout", "suspended", "system", "task",
@@ -55,6 +55,7 @@ class Cell:
     def __init__(
         self, system: System, slot: Slot, parent: Cell | None, cls: type[Actor], options: starting.StartOptions
     ) -> None:
+        self._bonds = None
         self.system = system
         self.slot = slot
         self.parent = parent
@@ -90,7 +91,6 @@ class Cell:
         self.starting: asyncio.Future[None] | None = None
         self._grace: asyncio.TimerHandle | None = None
         self.owed: set[ReplyToken[object]] | None = None
-        self._bonds: Bonds | None = None
         self._background: Background | None = None
         self._table = table_of(cls)
         self.context = copy_context()
@@ -289,7 +289,7 @@ class Cell:
                 self.ended_future.set_result(self.ending or NoProcess(self.slot.path))
         return self.ended_future
 
-    # --- links, monitors, timers, tasks, owed replies -----------------------------------------------------------------
+    # --- timers, tasks, owed replies ---------------------------------------------------------------------------------
 
     @property
     def path(self) -> str:
@@ -299,41 +299,11 @@ class Cell:
         return self.system.ref(self.slot)
 
     @property
-    def bonds(self) -> Bonds:
-        """Links and monitors."""
-        if self._bonds is None:
-            self._bonds = Bonds(self)
-        return self._bonds
-
-    @property
-    def links(self) -> tuple[Linked, ...]:
-        """The other ends of this one's links."""
-        return () if self._bonds is None else tuple(self._bonds.links)
-
-    @property
     def background(self) -> Background:
         """Timers and tasks."""
         if self._background is None:
             self._background = Background(self)
         return self._background
-
-    def add_monitor(self, watcher: Watcher, monitor: int) -> None:
-        self.bonds.watchers[(watcher, monitor)] = None
-
-    def remove_monitor(self, watcher: Watcher, monitor: int) -> None:
-        self.bonds.watchers.pop((watcher, monitor), None)
-
-    def down(self, ref: Ref[object], reason: Reason, monitor: int) -> None:
-        self.bonds.down(ref, reason, monitor)
-
-    def add_link(self, other: Linked) -> None:
-        self.bonds.links[other] = None
-
-    def remove_link(self, other: Linked) -> None:
-        self.bonds.links.pop(other, None)
-
-    def exit_signal(self, ref: Ref[object], reason: Reason) -> None:
-        self.bonds.exit_signal(ref, reason)
 
     def reply_later(self) -> ReplyToken[object]:
         if self.current is None:
@@ -390,7 +360,6 @@ class Cell:
 
     def announce(self, ref: Ref[object], reason: Reason) -> None:
         """Tell everybody who watches."""
-        if self._bonds is not None:
-            self._bonds.announce(ref, reason)
+        super().announce(ref, reason)
         if self.ended_future is not None and not self.ended_future.done():
             self.ended_future.set_result(reason)
