@@ -14,6 +14,7 @@ from palmette.actors.errors import (
     PalmetteError,
     Refused,
     StartFailed,
+    StashFull,
 )
 from palmette.actors.exits import (
     Crashed,
@@ -63,6 +64,7 @@ __all__ = [
     "ReplyToken",
     "Shutdown",
     "StartFailed",
+    "StashFull",
     "System",
     "SystemStatistics",
     "TaskDone",

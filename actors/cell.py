@@ -30,6 +30,7 @@ from palmette.actors.introspection import State
 from palmette.actors.mailbox import Mailbox
 from palmette.actors.messages import Request
 from palmette.actors.slot import CURRENT
+from palmette.actors.stash import PutAside
 
 if TYPE_CHECKING:
     from palmette.actors.ref import Ref
@@ -110,6 +111,11 @@ class Cell(Bonded):
             self.entered = False
             self.task = self.system.loop.create_task(self.run(None), context=self.context)
 
+    def look(self) -> None:
+        """Start working if there is something in the mailbox and nobody does it."""
+        if self._queue and not self._halted:
+            self.wake()
+
     async def run(self, first: Coroutine[object, object, None] | None) -> None:
         """Run ``first``, then work off the mailbox, and end if there is a reason to."""
         self.entered = True
@@ -163,7 +169,10 @@ class Cell(Bonded):
                 if bounded:
                     set_deadline(None)
                     bounded = False
-                await actor.receive(message)
+                try:
+                    await actor.receive(message)
+                except PutAside:
+                    mailbox.stash(message)
                 continue
             reply = message.reply
             if reply is not None:
@@ -191,6 +200,10 @@ class Cell(Bonded):
                     raise
                 if not message.fail(error):
                     self.system.dead_letter(self.slot.path, message)
+            except PutAside:
+                if self.current is None:  # pyright: ignore[reportUnnecessaryComparison] - see reply_later
+                    raise RuntimeError("stash() after reply_later(): this request's answer is promised") from None
+                mailbox.stash(message)
             else:
                 owing: Request | None = self.current  # none where the handler has promised to reply later
                 if reply is not None and owing is not None and not reply.done():  # pyright: ignore[reportUnnecessaryComparison]

@@ -8,7 +8,8 @@
         ├── DeadlineExceeded   no reply in time; a late one is dropped
         ├── Refused            the callee turned this one request down and lives on
         │   ├── BadCall        unknown endpoint, or arguments that do not fit it
-        │   └── MailboxFull    a bounded mailbox is at its bound
+        │   ├── MailboxFull    a bounded mailbox is at its bound
+        │   └── StashFull      an actor has put aside as much as it may
         ├── StartFailed        an actor (or a whole tree) could not start
         ├── NameTaken          another living actor holds the name
         └── NodeError          a process node could not be started or was misused
@@ -61,6 +62,12 @@ class BadCall(Refused):
 
 class MailboxFull(Refused):
     """The receiver's mailbox is at its bound."""
+
+    retryable = True
+
+
+class StashFull(Refused):
+    """The receiver cannot handle the request yet, and has put aside as much as it may. In ``receive``: a crash."""
 
     retryable = True
 

@@ -24,6 +24,8 @@ class CellStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Messages taken from the mailbox so far."""
     waiting: int
     """Messages in the mailbox."""
+    stashed: int
+    """Messages that it has put aside."""
     incarnation: int
     uptime: float
     """Seconds since this incarnation started."""
@@ -35,6 +37,7 @@ def statistics_of(cell: Cell) -> CellStatistics:
         state=cell.state,
         handled=cell.handled,
         waiting=len(cell.mailbox),
+        stashed=len(cell.mailbox.stashed or ()),
         incarnation=cell.incarnation,
         uptime=cell.system.loop.time() - cell.born,
     )
