@@ -8,6 +8,7 @@ from palmette.actors.errors import (
     ActorError,
     BadCall,
     DeadlineExceeded,
+    Draining,
     MailboxFull,
     NameTaken,
     NodeError,
@@ -33,18 +34,21 @@ from palmette.actors.introspection import DeadLetter, ExitRecord, SystemStatisti
 from palmette.actors.messages import ChildExit, Down, Exit, TaskDone
 from palmette.actors.ref import Ref
 from palmette.actors.registry import Registered, Registry, Unregistered
+from palmette.actors.state import ActorState
 from palmette.actors.system import System
 
 __all__ = [
     "Actor",
     "ActorDied",
     "ActorError",
+    "ActorState",
     "BadCall",
     "ChildExit",
     "Crashed",
     "DeadLetter",
     "DeadlineExceeded",
     "Down",
+    "Draining",
     "Endpoint",
     "Exit",
     "ExitRecord",

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic, NoReturn, Self, TypeVar, ca
 from palmette.actors.errors import Refused
 from palmette.actors.exits import Normal, Reason
 from palmette.actors.stash import stash, unstash_all
+from palmette.actors.state import attributes_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -69,6 +70,11 @@ class ReplyToken(Generic[T]):
         """Make the caller's call raise ``error``, if it still waits."""
         if self._future is not None and not self._future.done():
             self._future.set_exception(error)
+
+    def when_settled(self, then: Callable[[], None]) -> None:
+        """For the kernel: call ``then`` once the reply is owed no more."""
+        if self._future is not None:
+            self._future.add_done_callback(lambda _: then())
 
     def is_wanted(self) -> bool:
         """Whether somebody still waits for the reply."""
@@ -111,6 +117,13 @@ class Actor:
         Also where ``started`` raised, so that it can undo what was begun; not where ``__init__`` did. Under a
         supervisor it has the ``shutdown`` seconds of the child's spec.
         """
+
+    def describe_state(self) -> object:
+        """What :meth:`Ref.state` shows of this actor: plain data or a Struct, without secrets. Must not change it.
+
+        The default shows all attributes as text, abridged; texts that by their names may be secrets are left out.
+        """
+        return attributes_of(self)
 
     # --- about oneself -----------------------------------------------------------------------------------------
 

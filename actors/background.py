@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 class Background:
     """See the module's text."""
 
-    __slots__ = ("_cell", "_tasks", "_timers")
+    __slots__ = ("_cell", "_tasks", "_timers", "promised")
 
     def __init__(self, cell: Cell) -> None:
         self._cell = cell
         self._timers: set[asyncio.TimerHandle] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self.promised = 0
+        """Tasks whose results are yet to come as messages."""
 
     def send_after(self, seconds: float, message: object) -> Callable[[], None]:
         """Deliver ``message`` later; the returned function calls it off."""
@@ -54,6 +56,7 @@ class Background:
             self._run(work, tag), name=f"{self._cell.slot.path}:{tag or ''}", context=context
         )
         self._tasks.add(task)
+        self.promised += tag is not None
 
         def forget(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
@@ -74,6 +77,7 @@ class Background:
             cell.crash(reason_of(error))
         else:
             if tag is not None:
+                self.promised -= 1
                 cell.post(TaskDone(tag, value))
 
     def close(self) -> set[asyncio.Task[None]]:

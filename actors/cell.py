@@ -7,8 +7,8 @@ actors cost a thousand small objects, and a handler runs inside a real task, whe
 Kernel operations (stop, kill, monitor, statistics) act on the cell directly and never pass through user handlers: the
 loop is one thread, so they always see a consistent cell. That is the *system lane* of DESIGN §4.
 
-States: ``starting → running → stopping → dead``, and ``zombie`` for a cell that was killed while its code still runs
-(a coroutine that swallows its cancellation); its end is announced only when the code is really gone.
+States: ``starting → running → (draining →) stopping → dead``, and ``zombie`` for a cell that was killed while its code
+still runs (a coroutine that swallows its cancellation); its end is announced only when the code is really gone.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Final
 from palmette.actors import ending, starting
 from palmette.actors.actor import Actor, ReplyToken
 from palmette.actors.background import Background
-from palmette.actors.bonds import Bonded
 from palmette.actors.deadlines import set_deadline
 from palmette.actors.endpoints import Endpoint, table_of
 from palmette.actors.errors import DeadlineExceeded, Refused, StartFailed
 from palmette.actors.exits import Killed, NoProcess, Reason, reason_of
 from palmette.actors.introspection import State
+from palmette.actors.lane import TAKING, Steered
 from palmette.actors.mailbox import Mailbox
 from palmette.actors.messages import Request
 from palmette.actors.slot import CURRENT
@@ -43,14 +43,14 @@ BUSY: Final = 8
 """Messages after which a cell's task is worth keeping while it is idle."""
 
 
-class Cell(Bonded):
+class Cell(Steered):
     """See the module's text. Built by :meth:`System.start_actor` only."""
 
     __slots__ = (
-        "_background", "_code_ended", "_grace", "_halted", "_queue", "_state", "_table", "actor", "born",
+        "_background", "_code_ended", "_grace", "_queue", "_table", "actor", "born",
         "children", "context", "current", "ended_future", "ending", "entered", "handled", "has_place", "hook",
         "incarnation", "kill_reason", "kind", "mailbox", "owed", "parent", "parked", "slot", "starting",
-        "stop_timeout", "suspended", "system", "task",
+        "stop_timeout", "system", "task",
     )  # fmt: skip
 
     def __init__(
@@ -83,9 +83,8 @@ class Cell(Bonded):
         self.born = system.loop.time()
         self.children: dict[str, Slot] | None = None
         self._queue = self.mailbox.queue
-        self._state: State = "starting"
+        self._state = "starting"
         self._halted = False
-        """Whether the engine is to take no further message: it ends, or is suspended."""
         self.entered = False
         """Whether the present task has begun to run."""
         self._code_ended = False
@@ -93,6 +92,7 @@ class Cell(Bonded):
         self._grace: asyncio.TimerHandle | None = None
         self.owed: set[ReplyToken[object]] | None = None
         self._background: Background | None = None
+        self.lane = None
         self._table = table_of(cls)
         self.context = copy_context()
         self.context.run(CURRENT.set, self)
@@ -107,7 +107,7 @@ class Cell(Bonded):
             self.parked = None
             if not parked.done():
                 parked.set_result(True)
-        elif self.task is None and self._state == "running":
+        elif self.task is None and self._state in TAKING:
             self.entered = False
             self.task = self.system.loop.create_task(self.run(None), context=self.context)
 
@@ -152,7 +152,9 @@ class Cell(Bonded):
                     bounded = False
                 if self.ending is not None or self.kill_reason is not None:
                     return True
-                if self.handled < BUSY:
+                if self.lane is not None and self.lane.step():
+                    continue
+                if self.handled < BUSY or self._state == "draining":
                     self.task = None
                     return False
                 if not await self.system.parking.park(self):
@@ -223,8 +225,10 @@ class Cell(Bonded):
 
     @property
     def state(self) -> State:
-        if self._state == "running" and self._halted:
-            return "stopping" if self.ending is not None or self.kill_reason is not None else "suspended"
+        if self._state in TAKING and self._halted:
+            if self.ending is not None or self.kill_reason is not None:
+                return "stopping"
+            return "suspended" if self.suspended else self._state
         return self._state
 
     def request(self, request: Request) -> None:
@@ -234,8 +238,7 @@ class Cell(Bonded):
             self._queue.append(request)
             parked.set_result(True)
             return
-        if self._state == "dead" or self._state == "zombie":
-            self.system.undeliverable(self.slot.path, request, self.kill_reason or NoProcess(self.slot.path))
+        if self._state != "running" and self._turns_away(request):
             return
         if self.mailbox.capacity is None:
             self._queue.append(request)
@@ -247,18 +250,29 @@ class Cell(Bonded):
             self.wake()
 
     def post(self, message: object) -> None:
-        if self._state == "dead" or self._state == "zombie":
-            self.system.dead_letter(self.slot.path, message)
+        if self._state != "running" and self._turns_away(message):
             return
         self._queue.append(message)
         if (self.parked is not None or self.task is None) and not self._halted:
             self.wake()
 
+    def _turns_away(self, message: object) -> bool:
+        """Whether a message is refused; the sender has been told then."""
+        if self._state == "draining":
+            return self.lane is not None and self.lane.turns_away(message)
+        if self._state not in ("dead", "zombie"):
+            return False
+        if isinstance(message, Request):
+            self.system.undeliverable(self.slot.path, message, self.kill_reason or NoProcess(self.slot.path))
+        else:
+            self.system.dead_letter(self.slot.path, message)
+        return True
+
     def stop(self, reason: Reason) -> None:
         if self.ending is None:
             self.ending = reason
             self._halted = True
-            if self.task is None and self._state == "running":
+            if self.task is None and self._state in TAKING:
                 self.system.loop.call_soon(ending.finish, self)
             else:
                 self.wake()
@@ -267,7 +281,7 @@ class Cell(Bonded):
         """End with ``reason`` at once: the present handler is interrupted, ``stopping`` still runs."""
         if self.ending is None and self.kill_reason is None:
             self.stop(reason)
-            if self.task is not None and self.entered and self._state in ("starting", "running"):
+            if self.task is not None and self.entered and self._state in ("starting", *TAKING):
                 self.task.cancel()
 
     def kill(self, reason: Reason) -> None:
@@ -283,17 +297,6 @@ class Cell(Bonded):
             # announce this cell's end. It sees kill_reason before its first message.
             self.task.cancel()
         self.expect_end()
-
-    def suspend(self) -> None:
-        """Take no further message until :meth:`resume`; the present handler runs on. Idempotent."""
-        self.suspended = True
-        self._halted = True
-
-    def resume(self) -> None:
-        """Go on after :meth:`suspend`."""
-        self.suspended = False
-        self._halted = self.ending is not None or self.kill_reason is not None
-        self.wake()
 
     def ended(self) -> asyncio.Future[Reason]:
         if self.ended_future is None:
@@ -318,6 +321,10 @@ class Cell(Bonded):
             self._background = Background(self)
         return self._background
 
+    def owes_results(self) -> bool:
+        """Whether tasks of it are to report to it."""
+        return self._background is not None and self._background.promised > 0
+
     def reply_later(self) -> ReplyToken[object]:
         if self.current is None:
             raise RuntimeError("reply_later() belongs inside an endpoint, once per request")
@@ -332,6 +339,8 @@ class Cell(Bonded):
     def set_running(self) -> None:
         """It may be talked to."""
         self._state = "running"
+        if self.lane is not None:
+            self.lane.started()
 
     def begin_ending(self, reason: Reason) -> None:
         """No further message is taken."""

@@ -169,6 +169,8 @@ def disappoint(cell: Cell, reason: Reason) -> None:
         token.fail(died)
     if cell.current is not None:
         cell.current.fail(died)
+    if cell.lane is not None:
+        cell.lane.close(cell.slot.path, reason)
     for message in cell.mailbox.drain():
         if isinstance(message, Request):
             cell.system.undeliverable(cell.slot.path, message, reason)

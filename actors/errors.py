@@ -9,7 +9,8 @@
         ├── Refused            the callee turned this one request down and lives on
         │   ├── BadCall        unknown endpoint, or arguments that do not fit it
         │   ├── MailboxFull    a bounded mailbox is at its bound
-        │   └── StashFull      an actor has put aside as much as it may
+        │   ├── StashFull      an actor has put aside as much as it may
+        │   └── Draining       an actor finishes what it has and takes nothing new
         ├── StartFailed        an actor (or a whole tree) could not start
         ├── NameTaken          another living actor holds the name
         └── NodeError          a process node could not be started or was misused
@@ -68,6 +69,12 @@ class MailboxFull(Refused):
 
 class StashFull(Refused):
     """The receiver cannot handle the request yet, and has put aside as much as it may. In ``receive``: a crash."""
+
+    retryable = True
+
+
+class Draining(Refused):
+    """The receiver finishes what it has, and takes nothing new; another one may."""
 
     retryable = True
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from palmette.actors.slot import Slot
 
 
-State = Literal["starting", "running", "suspended", "stopping", "zombie", "dead"]
+State = Literal["starting", "running", "suspended", "draining", "stopping", "zombie", "dead"]
 
 
 class CellStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +51,7 @@ class TreeNode(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     """The actor's class."""
     state: str
-    """``running``, ``starting``, ``suspended``, ``stopping``, ``zombie``, or ``down`` between two incarnations."""
+    """As :data:`State` has them, or ``down`` between two incarnations."""
     incarnation: int
     waiting: int = 0
     """Messages in its mailbox."""

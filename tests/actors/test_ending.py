@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import ClassVar
 
 import pytest
 from support.probes import Boom, Probe, actor_of, ended, last_exit, running, text_of, turns, virtual, worker
 
-from palmette.actors import Actor, ActorDied, Crashed, Down, Killed, Normal, Reason, Shutdown, System, endpoint
+from palmette.actors import (
+    Actor,
+    ActorDied,
+    BadCall,
+    Crashed,
+    DeadlineExceeded,
+    Down,
+    Killed,
+    Normal,
+    Reason,
+    Shutdown,
+    System,
+    endpoint,
+)
 from palmette.supervisors import Supervisor, child
 
 
@@ -81,11 +95,102 @@ async def test_stop_lets_the_present_handler_finish_and_nothing_after_it() -> No
 
 
 @virtual
+async def test_stop_ends_with_any_reason_that_is_asked_for() -> None:
+    for reason in (Normal(), Shutdown("x"), Killed("y"), Crashed("Asked", "for")):
+        async with running(worker(Careful)) as system:
+            await system.whereis("it", Careful).stop(reason)
+            assert last_exit(system, "/it").reason == reason
+            assert Careful.log == ["begins", "ends"]
+        Careful.log.clear()
+
+
+@virtual
+async def test_who_asks_for_a_reason_learns_that_it_was_another() -> None:
+    async with running(worker(Careful), worker(Careful, name="other")) as system:
+        careful, other = system.whereis("it", Careful), system.whereis("other", Careful)
+        first = asyncio.create_task(careful.stop(Shutdown("first")))
+        await turns()
+        with pytest.raises(ActorDied, match=r"shutdown \(first\)"):
+            await careful.stop(Shutdown("second"))
+        await first
+        first = asyncio.create_task(other.stop(Normal()))
+        await turns()
+        await other.stop()  # whoever asks for no reason in particular is content with any graceful one
+        await first
+
+
+@virtual
+async def test_who_stops_an_actor_that_crashes_instead_learns_of_the_crash() -> None:
+    async with running(worker(Probe)) as system:
+        probe = system.whereis("it", Probe)
+
+        async def wait_and_fail(me: Probe) -> None:
+            await me.gate.wait()
+            raise Boom("last words")
+
+        call = asyncio.create_task(probe.call(Probe.go, wait_and_fail))
+        await turns()
+        stop = asyncio.create_task(probe.stop())
+        await turns()
+        actor_of(probe).gate.set()
+        for waiting in (stop, call):
+            with pytest.raises(ActorDied, match="Boom: last words"):
+                await waiting
+
+
+@virtual
+async def test_a_stop_that_takes_too_long_is_the_callers_to_judge() -> None:
+    async with running(worker(Probe)) as system:
+        probe = system.whereis("it", Probe)
+        call = asyncio.create_task(probe.call(Probe.pass_gate))
+        await turns()
+        with pytest.raises(DeadlineExceeded, match=r"/it did not stop within 7 s; terminate\(\) would kill it"):
+            await probe.stop(timeout=7)
+        assert system.loop.time() == 7
+        assert probe.statistics().state == "stopping"  # it was asked, and goes when it can
+        actor_of(probe).gate.set()
+        assert await call == "passed"
+        await probe.stop()
+        assert last_exit(system, "/it").reason == Shutdown()
+
+
+@virtual
+async def test_terminate_says_where_a_zombie_stays_behind() -> None:
+    async with running(worker(Stubborn)) as system:
+        stubborn = system.whereis("it", Stubborn)
+        call = asyncio.create_task(stubborn.call(Stubborn.hang))
+        await turns()
+        release = actor_of(stubborn).release
+        with pytest.raises(DeadlineExceeded, match="the code of /it runs on 3 s after its kill; it is a zombie"):
+            await stubborn.terminate(timeout=3)
+        assert system.loop.time() == 6
+        release.set()
+        await stubborn.terminate()
+        with pytest.raises(ActorDied, match="did not stop within 3 s"):
+            await call
+
+
+@virtual
+async def test_an_actor_cannot_wait_for_its_own_end() -> None:
+    async with running(*(worker(Probe, name=name) for name in "abc")) as system:
+        waits: dict[str, Callable[[Probe], Awaitable[object]]] = {
+            "a": lambda me: me.ref.stop(),
+            "b": lambda me: me.ref.terminate(),
+            "c": lambda me: me.ref.drain(),
+        }
+        for name, wait in waits.items():
+            with pytest.raises(BadCall, match=r"waits for its own end, which waits for it; use self.stop\(\)"):
+                await system.whereis(name, Probe).call(Probe.go, wait)
+
+
+@virtual
 async def test_stopping_the_dead_is_fine() -> None:
     async with running(worker(Probe)) as system:
         probe = system.whereis("it", Probe)
         await probe.stop()
-        await probe.stop()
+        await probe.stop(Normal())
+        await probe.terminate()
+        assert await probe.drain()
         probe.kill()
 
 
@@ -120,7 +225,8 @@ async def test_a_hook_that_raises_turns_a_graceful_end_into_a_crash() -> None:
             raise Boom("broke the vase")
 
     async with running(worker(Clumsy)) as system:
-        await system.whereis("it", Clumsy).stop()
+        with pytest.raises(ActorDied, match="broke the vase"):
+            await system.whereis("it", Clumsy).stop()
         assert text_of(last_exit(system, "/it").reason) == "broke the vase"
 
 
@@ -225,7 +331,8 @@ async def test_a_kill_during_the_hook_interrupts_it() -> None:
         stop = asyncio.create_task(careful.stop())
         await turns()
         careful.kill("now")
-        await stop
+        with pytest.raises(ActorDied, match=r"killed \(now\)"):
+            await stop
         assert Careful.log == ["begins", "ends"]
         assert system.loop.time() == 0
         assert last_exit(system, "/it").reason == Killed("now")
