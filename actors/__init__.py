@@ -33,7 +33,7 @@ from palmette.actors.exits import (
 from palmette.actors.introspection import DeadLetter, ExitRecord, SystemStatistics, TreeNode
 from palmette.actors.messages import ChildExit, Down, Exit, TaskDone
 from palmette.actors.ref import Ref
-from palmette.actors.registry import Registered, Registry, Unregistered
+from palmette.actors.registry import Member, Registered, Registry, Unregistered
 from palmette.actors.state import ActorState
 from palmette.actors.system import System
 
@@ -55,6 +55,7 @@ __all__ = [
     "Killed",
     "MailboxFull",
     "MaxRestarts",
+    "Member",
     "NameTaken",
     "NoProcess",
     "NodeError",

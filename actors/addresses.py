@@ -124,10 +124,29 @@ class Addresses:
         """Like :meth:`whereis`, but asks the system's authority: what a process node uses for names elsewhere."""
         if name in self.registry_table.names or self.uplink is None:
             return self.whereis(name, actor)
-        path = await self.ref_at("/system/registry", Registry).call(Registry.whereis, name)
+        path = await self.registry.call(Registry.whereis, name)
         if path is None:
             raise ActorDied(repr(name), NoProcess(name))
         return self.ref_at(path, actor)
+
+    @property
+    def registry(self) -> Ref[Registry]:
+        """The authority on names and groups, from any process of the system."""
+        return self.ref_at("/system/registry", Registry)
+
+    async def entries(self, group: str, actor: type[T]) -> list[tuple[Ref[T], object]]:
+        """The members of a group with the values that they joined with, in the order of joining."""
+        if self.uplink is None:
+            return [(cast("Ref[T]", self.ref(slot)), value) for slot, value in self.registry_table.members(group)]
+        members = await self.registry.call(Registry.entries, group)
+        return [(self.ref_at(member.path, actor), member.value) for member in members]
+
+    async def dispatch(self, group: str, message: object) -> int:
+        """Send ``message`` to the ``receive`` of each member of a group; how many there were."""
+        members = await self.entries(group, object)
+        for member, _ in members:
+            member.send(message)
+        return len(members)
 
     async def wait_for(self, name: str, actor: type[T], *, timeout: float | None = None) -> Ref[T]:
         """Wait until somebody lives under ``name``; at most ``timeout`` seconds (default: the deadline in force).

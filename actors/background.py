@@ -86,5 +86,7 @@ class Background:
             timer.cancel()
         self._timers.clear()
         for task in self._tasks:
-            task.cancel()
+            # Once: whoever ends the actor after somebody else did must not break what the task does to clean up.
+            if not task.cancelling():
+                task.cancel()
         return set(self._tasks)

@@ -70,7 +70,8 @@ async def _run_hook(cell: Cell, actor: Actor, reason: Reason) -> Reason:
     await settle([hook], timeout=cell.stop_timeout)
     late = not hook.done()
     if late:
-        hook.cancel()
+        if not hook.cancelling():  # a kill has been there
+            hook.cancel()
         cell.expect_end()
         await settle([hook])
     cell.hook = None
