@@ -30,7 +30,7 @@ from palmette.actors.exits import (
     is_graceful,
     root_cause,
 )
-from palmette.actors.introspection import DeadLetter, ExitRecord, SystemStatistics, TreeNode
+from palmette.actors.introspection import BlockRecord, DeadLetter, ExitRecord, SystemStatistics, TreeNode
 from palmette.actors.messages import ChildExit, Down, Exit, TaskDone
 from palmette.actors.ref import Ref
 from palmette.actors.registry import Member, Registered, Registry, Unregistered
@@ -43,6 +43,7 @@ __all__ = [
     "ActorError",
     "ActorState",
     "BadCall",
+    "BlockRecord",
     "ChildExit",
     "Crashed",
     "DeadLetter",

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING
 
+from palmette.actors import ending
 from palmette.actors.deadlines import set_deadline
 from palmette.actors.exits import Killed, reason_of
 from palmette.actors.messages import TaskDone
@@ -71,14 +72,18 @@ class Background:
         except asyncio.CancelledError:
             cell.crash(Killed(f"its task {tag or ''!r} was cancelled"))  # counts only if the cell is not ending already
             raise
-        except GeneratorExit:
-            raise
-        except BaseException as error:  # noqa: BLE001 - an owned task's crash is its actor's
-            cell.crash(reason_of(error))
+        except BaseException as error:
+            if ending.is_being_closed(cell, error):
+                raise
+            cell.crash(reason_of(error))  # an owned task's crash is its actor's
         else:
             if tag is not None:
                 self.promised -= 1
                 cell.post(TaskDone(tag, value))
+
+    def owns(self, task: asyncio.Task[object]) -> bool:
+        """Whether it is one of these."""
+        return task in self._tasks
 
     def close(self) -> set[asyncio.Task[None]]:
         """Cancel everything; the tasks that have yet to end."""

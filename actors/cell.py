@@ -129,9 +129,9 @@ class Cell(Steered):
                 return
             reason = self.kill_reason or self.ending
             assert reason is not None
-        except GeneratorExit:
-            raise  # the loop was closed under us: nothing can be awaited any more
-        except BaseException as error:  # noqa: BLE001 - whatever leaves a handler is the actor's exit reason
+        except BaseException as error:
+            if ending.is_being_closed(self, error):
+                raise
             interrupted = isinstance(error, asyncio.CancelledError) and self.ending is not None
             reason = self.kill_reason or (self.ending if interrupted else None) or reason_of(error)
         await ending.terminate(self, reason, announce=True)
@@ -320,6 +320,10 @@ class Cell(Steered):
         if self._background is None:
             self._background = Background(self)
         return self._background
+
+    def owns(self, task: asyncio.Task[object]) -> bool:
+        """Whether ``task`` runs its handlers, its hook or work beside its mailbox."""
+        return task in (self.task, self.hook) or (self._background is not None and self._background.owns(task))
 
     def owes_results(self) -> bool:
         """Whether tasks of it are to report to it."""

@@ -75,6 +75,26 @@ class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.path}#{self.incarnation} ({self.kind}): {describe(self.reason)}"
 
 
+class BlockRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One time that an actor's code held up the event loop, and everybody on it."""
+
+    at: float
+    """When it was over, in seconds since the epoch (the system's clock)."""
+    path: str
+    kind: str
+    incarnation: int
+    doing: str
+    """The endpoint's name, ``receive(…)`` with the message's class, or the hook."""
+    where: str
+    """The line of the handler, and the innermost one if that is another: ``solver.py:31 in solve → …``."""
+    seconds: float
+    """About how long."""
+
+    def __str__(self) -> str:
+        who = f"{self.path}#{self.incarnation} ({self.kind})"
+        return f"{who} blocked the event loop for {self.seconds:.2g} s in {self.doing}: {self.where}"
+
+
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """A message that reached nobody."""
 
@@ -94,6 +114,8 @@ class SystemStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Exits that were neither Normal nor Shutdown."""
     dead_letters: int
     zombies: int
+    blocked: int
+    """Times that one actor's code held up the event loop for too long; see :mod:`palmette.actors.watchdog`."""
 
 
 def tree_of(slot: Slot, kind: str = "?") -> TreeNode:

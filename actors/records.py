@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from palmette.actors.errors import ActorDied
 from palmette.actors.exits import Reason, describe, is_graceful
-from palmette.actors.introspection import DeadLetter, ExitRecord, SystemStatistics
+from palmette.actors.introspection import BlockRecord, DeadLetter, ExitRecord, SystemStatistics
 from palmette.actors.messages import Request
 
 if TYPE_CHECKING:
@@ -37,9 +37,11 @@ class Records:
     def __init__(self) -> None:
         self.exits: deque[ExitRecord] = deque(maxlen=KEEP)
         self.dead_letters: deque[DeadLetter] = deque(maxlen=KEEP)
+        self.blocked: deque[BlockRecord] = deque(maxlen=KEEP)
+        """The times that one actor's code held up the event loop."""
         self.clock: Callable[[], float] = time.time
         """Seconds since the epoch, for records."""
-        self._counts = {"started": 0, "exits": 0, "crashes": 0, "dead_letters": 0, "zombies": 0}
+        self._counts = {"started": 0, "exits": 0, "crashes": 0, "dead_letters": 0, "zombies": 0, "blocked": 0}
         self._exit_watchers: list[Ref[object]] = []
 
     # --- looking at them -------------------------------------------------------------------------------------------
@@ -50,7 +52,11 @@ class Records:
 
     def why(self, path: str) -> list[ExitRecord]:
         """The exits recorded at or below an address, oldest first."""
-        return [r for r in self.exits if r.path == path or r.path.startswith(path.rstrip("/") + "/")]
+        return [record for record in self.exits if _is_below(record.path, path)]
+
+    def blocked_by(self, path: str) -> list[BlockRecord]:
+        """The times that the actor at an address, or one below it, held up the event loop, oldest first."""
+        return [record for record in self.blocked if _is_below(record.path, path)]
 
     def watch_exits(self, watcher: Ref[object]) -> None:
         """Send every :class:`ExitRecord` to ``watcher`` from now on, in order. To ask again changes nothing."""
@@ -76,6 +82,11 @@ class Records:
             if watcher.is_alive() and watcher.path != record.path:
                 watcher.send(record)
 
+    def record_block(self, record: BlockRecord) -> None:
+        """An actor's code has held up the event loop."""
+        self._counts["blocked"] += 1
+        self.blocked.append(record)
+
     def log_zombie(self, cell: Cell) -> None:
         self._counts["zombies"] += 1
         log.warning("%s was killed but its code runs on: it swallows cancellation", cell.slot.path)
@@ -88,3 +99,7 @@ class Records:
         """Fail a call that can no longer be answered; a cast becomes a dead letter."""
         if not request.fail(ActorDied(path, reason)):
             self.dead_letter(path, request)
+
+
+def _is_below(path: str, above: str) -> bool:
+    return path == above or path.startswith(above.rstrip("/") + "/")

@@ -30,6 +30,7 @@ from palmette.actors.ref import Ref
 from palmette.actors.registry import Registry
 from palmette.actors.slot import CURRENT, Slot
 from palmette.actors.starting import Startable, StartOptions
+from palmette.actors.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from palmette.actors.nodes import Nodes
@@ -60,16 +61,23 @@ class System(Addresses, Records):
 
     @staticmethod
     @asynccontextmanager
-    async def start(tree: Startable, *, name: str = "palmette", kill_grace: float = 1.0) -> AsyncGenerator[System]:
+    async def start(
+        tree: Startable, *, name: str = "palmette", kill_grace: float = 1.0, blocked_after: float | None = 1.0
+    ) -> AsyncGenerator[System]:
         """Start ``tree`` and stop it at the end of the block.
+
+        Code that was killed is called a zombie after ``kill_grace`` seconds. An actor that holds up the event loop for
+        more than ``blocked_after`` seconds is named in a warning (``None``: nobody looks; nor in a simulation); see
+        :mod:`palmette.actors.watchdog`.
 
         Raises:
             StartFailed: a child could not start; what had been started was stopped again, in reverse.
             ActorDied: the tree's root gave up during the block.
         """
         # A simulated loop brings the system that belongs to it.
-        make: type[System] = getattr(asyncio.get_running_loop(), "system_class", System)
-        system = make(name=name, kill_grace=kill_grace)
+        simulated: type[System] | None = getattr(asyncio.get_running_loop(), "system_class", None)
+        system = (simulated or System)(name=name, kill_grace=kill_grace)
+        watchdog = None if blocked_after is None or simulated is not None else Watchdog(system, blocked_after)
         body = asyncio.current_task()
         assert body is not None
         cancelling = body.cancelling()
@@ -108,6 +116,8 @@ class System(Addresses, Records):
             system._closing = True
             stop = system.loop.create_task(system._shutdown(tree))
             cancelled = await settle([stop])
+            if watchdog is not None:
+                watchdog.close()
             stop.result()
             if cancelled:
                 raise asyncio.CancelledError
