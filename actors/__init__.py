@@ -10,12 +10,14 @@ from palmette.actors.errors import (
     BadCall,
     DeadlineExceeded,
     Decline,
+    Draining,
     MailboxFull,
     NameTaken,
     NodeError,
     PalmetteError,
     Refused,
     StartFailed,
+    StashFull,
 )
 from palmette.actors.exits import (
     Crashed,
@@ -31,18 +33,21 @@ from palmette.actors.exits import (
     is_graceful,
     root_cause,
 )
-from palmette.actors.introspection import DeadLetter, ExitRecord, SystemStatistics, TreeNode
+from palmette.actors.introspection import BlockRecord, DeadLetter, ExitRecord, SystemStatistics, TreeNode
 from palmette.actors.messages import ChildExit, Down, Exit, TaskDone
 from palmette.actors.ref import Ref
-from palmette.actors.registry import Registered, Registry, Unregistered
+from palmette.actors.registry import Member, Registered, Registry, Unregistered
 from palmette.actors.running import run
+from palmette.actors.state import ActorState
 from palmette.actors.system import System
 
 __all__ = [
     "Actor",
     "ActorDied",
     "ActorError",
+    "ActorState",
     "BadCall",
+    "BlockRecord",
     "ChildExit",
     "Crashed",
     "DeadLetter",
@@ -50,12 +55,14 @@ __all__ = [
     "Decline",
     "Declined",
     "Down",
+    "Draining",
     "Endpoint",
     "Exit",
     "ExitRecord",
     "Killed",
     "MailboxFull",
     "MaxRestarts",
+    "Member",
     "NameTaken",
     "NoProcess",
     "NodeError",
@@ -69,6 +76,7 @@ __all__ = [
     "ReplyToken",
     "Shutdown",
     "StartFailed",
+    "StashFull",
     "System",
     "SystemStatistics",
     "TaskDone",

@@ -27,10 +27,12 @@ handler ends the actor, its callers learn of it at once, and its supervisor deci
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, ClassVar, Generic, Self, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, Generic, NoReturn, Self, TypeVar, cast
 
 from palmette.actors.errors import Refused
 from palmette.actors.exits import Normal, Reason
+from palmette.actors.stash import stash, unstash_all
+from palmette.actors.state import attributes_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -69,6 +71,11 @@ class ReplyToken(Generic[T]):
         if self._future is not None and not self._future.done():
             self._future.set_exception(error)
 
+    def when_settled(self, then: Callable[[], None]) -> None:
+        """For the kernel: call ``then`` once the reply is owed no more."""
+        if self._future is not None:
+            self._future.add_done_callback(lambda _: then())
+
     def is_wanted(self) -> bool:
         """Whether somebody still waits for the reply."""
         return self._future is not None and not self._future.done()
@@ -79,6 +86,9 @@ class Actor:
 
     trap_exit: bool = False
     """Whether a linked actor's end arrives as an :class:`Exit` message instead of ending this one."""
+
+    stash_capacity: ClassVar[int] = 1000
+    """Messages that :meth:`stash` may put aside."""
 
     waits_in_place: ClassVar[bool] = False
     """For the kernel's own actors: see :mod:`palmette.actors.eager`."""
@@ -111,6 +121,13 @@ class Actor:
         Under a supervisor it has the ``shutdown`` seconds of the child's spec.
         """
 
+    def describe_state(self) -> object:
+        """What :meth:`Ref.state` shows of this actor: plain data or a Struct, without secrets. Must not change it.
+
+        The default shows all attributes as text, abridged; texts that by their names may be secrets are left out.
+        """
+        return attributes_of(self)
+
     # --- about oneself -----------------------------------------------------------------------------------------
 
     @property
@@ -129,6 +146,22 @@ class Actor:
     def stop(self, reason: Reason | None = None) -> None:
         """End after the present handler; without a reason, as ``Normal``."""
         self._cell.stop(reason if reason is not None else Normal())
+
+    def stash(self) -> NoReturn:
+        """Put the message or call that is being handled aside, until :meth:`unstash_all`.
+
+        It ends the handler, which is begun anew when its message comes back. A call keeps its deadline, and is dropped
+        when it is late. At the incarnation's end all that is stashed fares as the mailbox does.
+
+        Raises:
+            StashFull: ``stash_capacity`` messages are there. An endpoint that lets it out refuses its caller.
+            RuntimeError: called from a task beside the handler.
+        """
+        stash(self._cell, self.stash_capacity)
+
+    def unstash_all(self) -> None:
+        """Have everything that was stashed handled next, in its old order, ahead of the mailbox."""
+        unstash_all(self._cell)
 
     # --- others ------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING
 
+from palmette.actors import ending
 from palmette.actors.deadlines import set_deadline
 from palmette.actors.exits import Killed, reason_of
 from palmette.actors.messages import TaskDone
@@ -21,13 +22,15 @@ if TYPE_CHECKING:
 class Background:
     """See the module's text."""
 
-    __slots__ = ("_cell", "_tasks", "_timers")
+    __slots__ = ("_cell", "_tasks", "_timers", "promised")
 
     def __init__(self, cell: Cell) -> None:
         self._cell = cell
         self._timers: set[asyncio.TimerHandle] | None = None
         self._tasks: dict[asyncio.Task[None], Coroutine[object, object, object]] = {}
         """With the work of each, which a task that is cancelled before its first step never awaits."""
+        self.promised = 0
+        """Tasks whose results are yet to come as messages."""
 
     def send_after(self, seconds: float, message: object) -> Callable[[], None]:
         """Deliver ``message`` later; the returned function calls it off."""
@@ -58,6 +61,7 @@ class Background:
         )
         self._tasks[task] = work
         task.add_done_callback(self._forget, context=context)
+        self.promised += tag is not None
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._tasks.pop(task).close()
@@ -69,13 +73,18 @@ class Background:
         except asyncio.CancelledError:
             cell.crash(Killed(f"its task {tag or ''!r} was cancelled"))  # counts only if the cell is not ending already
             raise
-        except GeneratorExit:
-            raise
-        except BaseException as error:  # noqa: BLE001 - an owned task's crash is its actor's
-            cell.crash(reason_of(error))
+        except BaseException as error:
+            if ending.is_being_closed(cell, error):
+                raise
+            cell.crash(reason_of(error))  # an owned task's crash is its actor's
         else:
             if tag is not None:
+                self.promised -= 1
                 cell.post(TaskDone(tag, value))
+
+    def owns(self, task: asyncio.Task[object]) -> bool:
+        """Whether it is one of these."""
+        return task in self._tasks
 
     def close(self) -> set[asyncio.Task[None]]:
         """Cancel everything; the tasks that have yet to end."""
@@ -84,5 +93,7 @@ class Background:
                 timer.cancel()
             self._timers.clear()
         for task in self._tasks:
-            task.cancel()
+            # Once: whoever ends the actor after somebody else did must not break what the task does to clean up.
+            if not task.cancelling():
+                task.cancel()
         return set(self._tasks)

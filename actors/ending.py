@@ -70,7 +70,8 @@ async def _run_hook(cell: Cell, actor: Actor, reason: Reason) -> Reason:
     await settle([hook], timeout=cell.stop_timeout)
     late = not hook.done()
     if late:
-        hook.cancel()
+        if not hook.cancelling():  # a kill has been there
+            hook.cancel()
         cell.expect_end()
         await settle([hook])
     cell.hook = None
@@ -92,11 +93,25 @@ async def _outcome(actor: Actor, reason: Reason) -> Reason | None:
     # SystemExit must not leave a task: the loop would let it through and end the program.
     try:
         await actor.stopping(reason)
-    except GeneratorExit:
-        raise
-    except BaseException as error:  # noqa: BLE001 - whatever leaves the hook is an exit reason
-        return reason_of(error)
+    except BaseException as error:
+        if is_being_closed(actor._cell, error):  # pyright: ignore[reportPrivateUsage]
+            raise
+        return reason_of(error)  # whatever leaves the hook is an exit reason
     return None
+
+
+def is_being_closed(cell: Cell, error: BaseException) -> bool:
+    """Whether the coroutine that sees ``error`` is closed from outside, as when the loop was closed under it.
+
+    Nothing can be awaited any more then. A ``GeneratorExit`` that an actor's own code raises is a crash like any other.
+    """
+    if not isinstance(error, GeneratorExit):
+        return False
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return True
+    return task is None or not cell.owns(task)
 
 
 async def end_children(cell: Cell) -> None:
@@ -170,6 +185,8 @@ def disappoint(cell: Cell, reason: Reason) -> None:
     if cell.current is not None:
         cell.current.fail(died)
         cell.current = None
+    if cell.lane is not None:
+        cell.lane.close(cell.slot.path, reason)
     for message in cell.mailbox.drain():
         if isinstance(message, Request):
             cell.system.undeliverable(cell.slot.path, message, reason)

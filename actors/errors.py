@@ -8,7 +8,9 @@
         ├── DeadlineExceeded   no reply in time; a late one is dropped
         ├── Refused            the callee turned this one request down and lives on
         │   ├── BadCall        unknown endpoint, or arguments that do not fit it
-        │   └── MailboxFull    a bounded mailbox is at its bound
+        │   ├── MailboxFull    a bounded mailbox is at its bound
+        │   ├── StashFull      an actor has put aside as much as it may
+        │   └── Draining       an actor finishes what it has and takes nothing new
         ├── StartFailed        an actor (or a whole tree) could not start
         ├── Decline            an actor says in its start that it does not want to run
         ├── NameTaken          another living actor holds the name
@@ -62,6 +64,18 @@ class BadCall(Refused):
 
 class MailboxFull(Refused):
     """The receiver's mailbox is at its bound."""
+
+    retryable = True
+
+
+class StashFull(Refused):
+    """The receiver cannot handle the request yet, and has put aside as much as it may. In ``receive``: a crash."""
+
+    retryable = True
+
+
+class Draining(Refused):
+    """The receiver finishes what it has, and takes nothing new; another one may."""
 
     retryable = True
 

@@ -14,8 +14,9 @@ from palmette.actors.arguments import encode_arguments
 from palmette.actors.codec import encode_message
 from palmette.actors.errors import MailboxFull, NodeError, Refused
 from palmette.actors.exits import NoProcess, Reason
-from palmette.actors.messages import Request
+from palmette.actors.messages import NO_KEYWORDS, Request
 from palmette.actors.slot import Linked, Slot, Watcher
+from palmette.actors.verbs import DRAIN
 
 if TYPE_CHECKING:
     from palmette.actors.link import Link
@@ -75,6 +76,12 @@ class Proxy(ABC):
 
     def stop(self, reason: Reason) -> None:
         self._tell(wire.Stop(self.path, reason))
+
+    def drain(self, seconds: float) -> None:
+        way = self.way()
+        if way is not None:
+            arguments = encode_arguments(DRAIN.function, (seconds,), {})
+            way.call(self.path, Request(DRAIN, (), NO_KEYWORDS, None, None), arguments)
 
     def kill(self, reason: Reason) -> None:
         self._tell(wire.Kill(self.path, reason))

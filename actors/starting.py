@@ -106,8 +106,6 @@ def _begin(
             return actor.started()
         step = first_step(actor.started())
         return None if isinstance(step, Done) else step
-    except GeneratorExit:
-        raise
     except BaseException as error:  # noqa: BLE001 - whatever ends a start is the reason of its failure
         return error
 
@@ -129,10 +127,10 @@ async def _first_run(
             if begun is not None:
                 await begun
             reason = cell.kill_reason
-        except GeneratorExit:
-            raise
-        except BaseException as error:  # noqa: BLE001 - whatever ends a start is the reason of its failure
-            reason = cell.kill_reason or cell.ending
+        except BaseException as error:
+            if ending.is_being_closed(cell, error):
+                raise
+            reason = cell.kill_reason or cell.ending  # whatever ends a start is the reason of its failure
             if reason is None:
                 # A supervisor's start fails with its child's failure: the innermost one is the one to show.
                 inner = error if isinstance(error, StartFailed) else None

@@ -171,6 +171,8 @@ class Restarter(Actor, ABC):
         When this returns no code of them runs, or it is a zombie's.
         """
         loop, grace = self.system.loop, self.system.kill_grace
+        # A supervisor that is drained drains: its children may finish until its own time is up, and are stopped then.
+        drain = self._cell.drain_left()
         begun = loop.time()
         patience: dict[float, list[Child]] = {}
         ends: dict[str, asyncio.Future[Reason]] = {}
@@ -181,11 +183,15 @@ class Restarter(Actor, ABC):
                 continue
             ends[member.spec.name] = target.ended()
             shutdown = member.spec.shutdown
-            if shutdown == "brutal":
+            if drain is not None:
+                target.drain(drain)
+            elif shutdown == "brutal":
                 target.kill(Killed("by its supervisor"))
                 continue
-            target.stop(Shutdown())
-            patience.setdefault(float("inf") if shutdown == "infinity" else float(shutdown), []).append(member)
+            else:
+                target.stop(Shutdown())
+            seconds = float("inf") if shutdown == "infinity" else 0.0 if shutdown == "brutal" else float(shutdown)
+            patience.setdefault(seconds + (drain or 0.0), []).append(member)
         for seconds in sorted(patience):
             waiting = [ends[member.spec.name] for member in patience[seconds]]
             left = None if seconds == float("inf") else max(0.0, begun + seconds - loop.time())

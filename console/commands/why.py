@@ -60,10 +60,12 @@ def _recorded(path: str, run: str, journal: str | None) -> Why:
 
 
 def _print(found: Why) -> None:
-    from palmette.console.plain import printable
+    from palmette.console.plain import one_line, printable
 
     for ended in found.exits:
         _print_one(ended)
+    for block in found.blocked:
+        print(one_line(block, 400))
     crashed = [ended for ended in found.exits if ended.traceback]
     if crashed:
         print(f"\nthe last traceback, of {crashed[-1].path}:\n{printable(crashed[-1].traceback).rstrip()}")

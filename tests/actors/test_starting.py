@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 
 import pytest
-from support.probes import Boom, Probe, actor_of, running, turns, virtual, worker
-from test_ending import insist
+from support.probes import Boom, Probe, actor_of, insist, running, turns, virtual, worker
 
 from palmette.actors import Actor, Killed, Reason, StartFailed, System, endpoint
 from palmette.supervisors import ChildSpec, StartRefused, Supervisor, child

@@ -248,7 +248,7 @@ class _Run:
                 "shutdown_x": Shutdown("x"),
                 "crash": Crashed(error="ToldTo", text=""),
             }
-            await ref.stop(reasons[reason], timeout=SETTLE)
+            await ref.terminate(reasons[reason], timeout=SETTLE)
         await ended
 
     async def also(self, what: Order | Exit) -> str | None:
