@@ -241,7 +241,11 @@ class TaskProcess(Actor):
         work = self._work
         if work is not None and not work.done():
             work.cancel()
-            await asyncio.wait([work])  # bounded by the spec's shutdown time
+            try:
+                await asyncio.wait([work])  # bounded by the spec's shutdown time
+            except asyncio.CancelledError:
+                work.cancel()  # its time is over; the kernel does not interrupt what cleans up already
+                raise
         elif isinstance(reason, Crashed):
             self._failure = None  # it is the reason
         failure, self._failure = self._failure, None
