@@ -21,7 +21,11 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from itertools import accumulate, chain, repeat, starmap
+from operator import itemgetter
 from time import monotonic  # as it was at import: a simulation sets the clocks
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -42,6 +46,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("palmette")
 
+DEPTH: Final = 1000
+"""Frames of a stack that are looked at, from the innermost."""
 LOOKS: Final = 5
 """Looks per threshold: a block is noticed at most a fifth late."""
 
@@ -76,8 +82,8 @@ class Judge:
         self._suspicion: Suspicion | None = None
         self._before = now, used
 
-    def look(self, sight: Sight | None, now: float, used: float, *, turned: bool) -> Suspicion | None:
-        """What is to be reported, where ``sight`` is seen at ``now``.
+    def look(self, see: Callable[[], Sight | None], now: float, used: float, *, turned: bool) -> Suspicion | None:
+        """What is to be reported at ``now``. ``see`` looks at the stack, and is called only where that matters.
 
         ``used`` is the processor time that the loop's thread has used so far, ``turned`` whether the loop has turned
         since the look before.
@@ -87,9 +93,15 @@ class Judge:
         # Where we were kept from looking, by code that worked all the while (the process was not asleep), it is what
         # stands there now: we come in as soon as it lets go.
         kept = now - before - self.interval > self.seconds and used - used_before > self.seconds / 2
+        if turned and not kept:
+            self._suspicion = None
+            return None
         suspicion = None if turned else self._suspicion
+        sight = see()
         if sight is None:
             suspicion = None
+        elif suspicion is None and not kept:
+            suspicion = Suspicion(sight, max(before, now - self.interval))  # the loop has not turned since
         elif suspicion is None or (suspicion.sight.cell, suspicion.sight.step) != (sight.cell, sight.step):
             suspicion = Suspicion(sight, before if kept else now)
         self._suspicion = suspicion
@@ -127,10 +139,8 @@ class Watchdog:
     def _watch(self) -> None:
         judge, loop = self._judge, self._system.loop
         while not loop.is_closed():
-            # Look first: what comes after may let go of the interpreter, and the loop goes on.
-            sight = _look(sys._current_frames().get(self._watched))
             turned = self._has_turned
-            suspicion = judge.look(sight, monotonic(), self._processor_time(), turned=turned)
+            suspicion = judge.look(self._see, monotonic(), self._processor_time(), turned=turned)
             if suspicion is not None:
                 self._report(suspicion)
             if turned:
@@ -141,6 +151,9 @@ class Watchdog:
                     return  # it was closed under us
             if self._closed.wait(judge.interval):
                 return
+
+    def _see(self) -> Sight | None:
+        return _look(_stack(self._watched))
 
     def _report(self, suspicion: Suspicion) -> None:
         self._reported = suspicion
@@ -227,18 +240,34 @@ _TELLING: Final[dict[CodeType, Callable[[Mapping[str, object]], tuple[object, st
 """The kernel's functions that call actors' code, and how to tell from their variables whose."""
 
 
-def _look(innermost: FrameType | None) -> Sight | None:
+def _stack(thread: int) -> Sequence[FrameType]:
+    """The stack of another thread, the innermost frame first.
+
+    In one step that never lets that thread run: all of it happens in C, between two instructions of this thread. Frames
+    of coroutines must not be asked for what is behind them once they are suspended (CPython 3.11 follows a pointer into
+    nothing then), and a thread that is switched out in the middle of a walk would do just that.
+    """
+    frames: deque[FrameType | None] = deque()
+    # The first is looked up when the walk begins: itemgetter(thread)(sys._current_frames()).
+    first = map(itemgetter(thread), starmap(sys._current_frames, [()]))
+    with suppress(KeyError, AttributeError):  # the thread has ended; the walk has come to its end, which is None
+        frames.extend(accumulate(chain(first, repeat("f_back", DEPTH)), getattr))
+    return [frame for frame in frames if frame is not None]
+
+
+def _look(stack: Sequence[FrameType]) -> Sight | None:
     """Whose code a stack is in."""
-    frame, called = innermost, None
-    while frame is not None and innermost is not None:
+    called: FrameType | None = None
+    for frame in stack:
         tell = _TELLING.get(frame.f_code)
         if tell is not None:
             cell, doing = tell(frame.f_locals)
             if not isinstance(cell, Cell):
                 return None
+            innermost = stack[0]
             where = _line(innermost) if called in (None, innermost) else f"{_line(called)} → {_line(innermost)}"
             return Sight(cell, (cell.handled, id(cell.current)), doing, where)
-        frame, called = frame.f_back, frame
+        called = frame
     return None
 
 

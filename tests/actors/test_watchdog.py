@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 from support.probes import Probe, actor_of, running, turns, virtual, worker
@@ -187,13 +188,14 @@ async def sights() -> AsyncGenerator[Callable[[int], Sight]]:
 async def test_one_step_that_stands_for_the_threshold_is_reported_once() -> None:
     async with sights() as sight:
         judge = Judge(1.0, 0.0, 0.0)
-        assert judge.look(sight(1), 0.2, 0.0, turned=True) is None
-        assert judge.look(sight(1), 1.1, 0.0, turned=False) is None
-        found = judge.look(sight(1), 1.2, 0.0, turned=False)
+        assert judge.look(lambda: sight(1), 0.2, 0.0, turned=True) is None
+        for now in (0.4, 0.6, 0.8, 1.0, 1.1):
+            assert judge.look(lambda: sight(1), now, 0.0, turned=False) is None
+        found = judge.look(lambda: sight(1), 1.21, 0.0, turned=False)
         assert found is not None
         assert found.since == 0.2
-        assert judge.look(sight(1), 5.0, 0.0, turned=False) is None
-        assert judge.look(sight(2), 5.2, 0.0, turned=True) is None
+        assert judge.look(lambda: sight(1), 5.0, 0.0, turned=False) is None
+        assert judge.look(lambda: sight(2), 5.2, 0.0, turned=True) is None
 
 
 @virtual
@@ -201,19 +203,19 @@ async def test_a_loop_that_turns_and_a_handler_that_changes_are_not_blocked() ->
     async with sights() as sight:
         judge = Judge(1.0, 0.0, 0.0)
         for number in range(20):  # a long handler of many short steps
-            assert judge.look(sight(1), 0.2 * number, 0.2 * number, turned=True) is None
+            assert judge.look(lambda: sight(1), 0.2 * number, 0.2 * number, turned=True) is None
         for number in range(20):  # one short handler after the other, between two turns of the loop
-            assert judge.look(sight(number), 10 + 0.2 * number, 0.0, turned=False) is None
+            assert judge.look(partial(sight, number), 10 + 0.2 * number, 0.0, turned=False) is None
         for number in range(20):  # somebody who is no actor
-            assert judge.look(None, 20 + 0.2 * number, 0.0, turned=False) is None
+            assert judge.look(lambda: None, 20 + 0.2 * number, 0.0, turned=False) is None
 
 
 @virtual
 async def test_who_kept_the_watchdog_from_looking_is_who_stands_there_when_it_comes_in() -> None:
     async with sights() as sight:
         judge = Judge(1.0, 0.0, 0.0)
-        assert judge.look(None, 0.2, 0.0, turned=True) is None
-        found = judge.look(sight(1), 3.2, 2.9, turned=True)
+        assert judge.look(lambda: None, 0.2, 0.0, turned=True) is None
+        found = judge.look(lambda: sight(1), 3.2, 2.9, turned=True)
         assert found is not None
         assert found.since == 0.2
 
@@ -222,8 +224,8 @@ async def test_who_kept_the_watchdog_from_looking_is_who_stands_there_when_it_co
 async def test_a_process_that_was_asleep_blames_nobody() -> None:
     async with sights() as sight:
         judge = Judge(1.0, 0.0, 0.0)
-        assert judge.look(None, 0.2, 0.0, turned=True) is None
-        assert judge.look(sight(1), 3600.0, 0.1, turned=True) is None
+        assert judge.look(lambda: None, 0.2, 0.0, turned=True) is None
+        assert judge.look(lambda: sight(1), 3600.0, 0.1, turned=True) is None
 
 
 # --- where nobody watches ---------------------------------------------------------------------------------------------
