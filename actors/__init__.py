@@ -1,6 +1,7 @@
 """The kernel: actors, references, exits, links, monitors, timers, the registry, process nodes."""
 
 from palmette.actors.actor import Actor, ReplyToken
+from palmette.actors.collector import tune_collector
 from palmette.actors.deadlines import deadline, time_left
 from palmette.actors.endpoints import Endpoint, endpoint
 from palmette.actors.errors import (
@@ -8,6 +9,7 @@ from palmette.actors.errors import (
     ActorError,
     BadCall,
     DeadlineExceeded,
+    Decline,
     Draining,
     MailboxFull,
     NameTaken,
@@ -19,6 +21,7 @@ from palmette.actors.errors import (
 )
 from palmette.actors.exits import (
     Crashed,
+    Declined,
     Killed,
     MaxRestarts,
     NoProcess,
@@ -34,6 +37,7 @@ from palmette.actors.introspection import BlockRecord, DeadLetter, ExitRecord, S
 from palmette.actors.messages import ChildExit, Down, Exit, TaskDone
 from palmette.actors.ref import Ref
 from palmette.actors.registry import Member, Registered, Registry, Unregistered
+from palmette.actors.running import run
 from palmette.actors.state import ActorState
 from palmette.actors.system import System
 
@@ -48,6 +52,8 @@ __all__ = [
     "Crashed",
     "DeadLetter",
     "DeadlineExceeded",
+    "Decline",
+    "Declined",
     "Down",
     "Draining",
     "Endpoint",
@@ -82,5 +88,7 @@ __all__ = [
     "endpoint",
     "is_graceful",
     "root_cause",
+    "run",
     "time_left",
+    "tune_collector",
 ]

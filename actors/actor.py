@@ -99,7 +99,10 @@ class Actor:
     # --- hooks -------------------------------------------------------------------------------------------------
 
     async def started(self) -> None:
-        """Runs before anybody may talk to the actor; its starter waits. To raise here is to fail the start."""
+        """Runs before anybody may talk to the actor; its starter waits.
+
+        To raise here is to fail the start; to raise :class:`Decline` is to say that there is nothing to do here.
+        """
 
     async def continued(self) -> None:
         """Runs right after the start, before any queued message: the place for slow preparations."""
@@ -114,8 +117,8 @@ class Actor:
     async def stopping(self, reason: Reason) -> None:
         """Runs when the actor ends by itself, by request or by crash; not when it is killed.
 
-        Also where ``started`` raised, so that it can undo what was begun; not where ``__init__`` did. Under a
-        supervisor it has the ``shutdown`` seconds of the child's spec.
+        Also where ``started`` raised or declined, so that it can undo what was begun; not where ``__init__`` did.
+        Under a supervisor it has the ``shutdown`` seconds of the child's spec.
         """
 
     def describe_state(self) -> object:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from palmette.actors.exits import NoProcess, Normal, Reason
+from palmette.actors.exits import Declined, NoProcess, Normal, Reason
 from palmette.actors.messages import Down, Exit
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Bonds:
         actor = self.cell.actor
         if actor is not None and actor.trap_exit:
             self.cell.post(Exit(ref, reason))
-        elif not isinstance(reason, Normal):
+        elif not isinstance(reason, Normal | Declined):
             self.cell.kill(reason)
 
     # --- the end -------------------------------------------------------------------------------------------------

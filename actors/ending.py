@@ -184,6 +184,7 @@ def disappoint(cell: Cell, reason: Reason) -> None:
         token.fail(died)
     if cell.current is not None:
         cell.current.fail(died)
+        cell.current = None
     if cell.lane is not None:
         cell.lane.close(cell.slot.path, reason)
     for message in cell.mailbox.drain():

@@ -5,6 +5,7 @@
     Reason
     ├── Normal        it had nothing left to do                       graceful
     ├── Shutdown      it was asked to end, or its work is complete    graceful
+    ├── Declined      it did not want to start                        graceful
     ├── Killed        it was ended without a say
     ├── Crashed       its code raised
     ├── MaxRestarts   a supervisor spent its restart budget; ``cause`` is the last straw
@@ -35,6 +36,12 @@ class Normal(msgspec.Struct, frozen=True, tag="normal"):
 
 class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
     """Asked to end, or complete."""
+
+    detail: str = ""
+
+
+class Declined(msgspec.Struct, frozen=True, tag="declined"):
+    """It did not want to start: its ``started`` raised ``Decline``. OTP's ``ignore``."""
 
     detail: str = ""
 
@@ -81,14 +88,14 @@ class MaxRestarts(msgspec.Struct, frozen=True, tag="max_restarts"):
     """The window; 0 where a rule said ``escalate`` and nothing was counted."""
 
 
-Reason = Normal | Shutdown | Killed | Crashed | MaxRestarts | Unreachable | NoProcess
+Reason = Normal | Shutdown | Declined | Killed | Crashed | MaxRestarts | Unreachable | NoProcess
 
 
-_GRACEFUL: Final = (Normal, Shutdown)  # a tuple: ``Normal | Shutdown`` would be built anew at every end
+_GRACEFUL: Final = (Normal, Shutdown, Declined)  # a tuple: the union would be built anew at every end
 
 
 def is_graceful(reason: Reason) -> bool:
-    """Whether ``reason`` is Normal or Shutdown, the two that a transient child is not restarted for."""
+    """Whether ``reason`` is one that a transient child is not restarted for: Normal or Shutdown (or Declined)."""
     return isinstance(reason, _GRACEFUL)
 
 
@@ -106,6 +113,8 @@ def describe(reason: Reason) -> str:
             return "normal"
         case Shutdown(detail):
             return f"shutdown ({detail})" if detail else "shutdown"
+        case Declined(detail):
+            return f"declined to start ({detail})" if detail else "declined to start"
         case Killed(detail):
             return f"killed ({detail})" if detail else "killed"
         case Crashed(error=name, text=text):

@@ -13,18 +13,21 @@ from palmette.machines.errors import (
 )
 from palmette.machines.images import images, machine_for
 from palmette.machines.local import LocalMachine
+from palmette.machines.pool import LeasedMachine, MachinePool, machine_pool
 from palmette.machines.reaper import ReapReport, reap
 
 __all__ = [
     "CommandNotStarted",
     "ExecResult",
     "FileTooLarge",
+    "LeasedMachine",
     "Limits",
     "LocalMachine",
     "Machine",
     "MachineActor",
     "MachineError",
     "MachineLost",
+    "MachinePool",
     "NotAFile",
     "PathEscapes",
     "ReapReport",
@@ -33,5 +36,6 @@ __all__ = [
     "UnknownImage",
     "images",
     "machine_for",
+    "machine_pool",
     "reap",
 ]

@@ -18,7 +18,20 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from palmette.actors import Actor, ActorDied, ActorError, Down, Exit, Reason, Ref, Refused, Shutdown, deadline, endpoint
+from palmette.actors import (
+    Actor,
+    ActorDied,
+    ActorError,
+    Decline,
+    Down,
+    Exit,
+    Reason,
+    Ref,
+    Refused,
+    Shutdown,
+    deadline,
+    endpoint,
+)
 from palmette.supervisors import Supervisor, child
 
 if TYPE_CHECKING:
@@ -331,6 +344,8 @@ class BadInit(Actor):
                 sys.exit("no")
             case "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
+            case "decline":
+                raise Decline("this machine has no GPU")
             case _:
                 pass
 

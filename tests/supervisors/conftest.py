@@ -8,4 +8,5 @@ from supervisors_support import Worker
 def empty_diary() -> None:
     Worker.diary.clear()
     Worker.fail.clear()
+    Worker.decline.clear()
     Worker.slow.clear()
