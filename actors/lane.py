@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from palmette.actors.bonds import Bonded
 from palmette.actors.errors import ActorDied, Draining, Refused
-from palmette.actors.exits import Reason, Shutdown
+from palmette.actors.exits import NoProcess, Reason, Shutdown
 from palmette.actors.messages import ChildExit, Down, Exit, Request, TaskDone
 from palmette.actors.slot import CURRENT
 
@@ -78,7 +78,9 @@ class Lane:
     def submit(self, job: Job) -> None:
         """Run ``job`` when no handler does."""
         cell = self._cell
-        if cell.is_idle():
+        if cell.state in ("zombie", "dead"):
+            job.fail(ActorDied(cell.slot.path, cell.kill_reason or NoProcess(cell.slot.path)))
+        elif cell.is_idle():
             cell.context.copy().run(job.run)
         else:
             self.jobs.append(job)

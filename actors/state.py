@@ -38,8 +38,9 @@ if TYPE_CHECKING:
     from palmette.actors.actor import Actor
     from palmette.actors.cell import Cell
 
-_SECRET: Final = re.compile("key|token|secret|password|credential", re.IGNORECASE)
-"""Attributes whose text is not shown: what is looked at ends up on terminals and in reports."""
+_SECRET: Final = re.compile("key|token|secret|password|credential|authorization|cookie", re.IGNORECASE)
+"""Names of what is not shown, numbers apart: what is looked at ends up on terminals and in reports."""
+_URL_SECRET: Final = re.compile(r"://[^/@\s]+@")
 
 _brief = reprlib.Repr()
 _brief.maxother = _brief.maxstring = _brief.maxlong = 200
@@ -61,10 +62,7 @@ class ActorState(msgspec.Struct, frozen=True, kw_only=True):
 
 def attributes_of(actor: Actor) -> dict[str, str]:
     """The attributes of an actor with what they look like, abridged; texts that may be secrets are left out."""
-    return {
-        name: "<hidden>" if isinstance(value, str | bytes) and _SECRET.search(name) else _looks(value)
-        for name, value in _attributes(actor)
-    }
+    return {name: _looks(_without_secrets(name, value)) for name, value in _attributes(actor)}
 
 
 def state_of(cell: Cell) -> ActorState:
@@ -159,8 +157,21 @@ def _attributes(actor: Actor) -> Iterator[tuple[str, object]]:
             yield name, value
 
 
+class _Hidden:
+    def __repr__(self) -> str:
+        return "<hidden>"
+
+
+def _without_secrets(name: object, value: object) -> object:
+    if isinstance(name, str) and _SECRET.search(name) and not isinstance(value, int | float | None):
+        return _Hidden()
+    if isinstance(value, dict):
+        return {key: _without_secrets(key, item) for key, item in cast("dict[object, object]", value).items()}
+    return value
+
+
 def _looks(value: object) -> str:
     try:
-        return _brief.repr(value)
+        return _URL_SECRET.sub("://<hidden>@", _brief.repr(value))
     except Exception as error:  # noqa: BLE001 - a value that cannot show itself must not hide the others
         return f"<{type(value).__name__}, whose repr raised {type(error).__name__}>"

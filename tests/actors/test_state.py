@@ -8,7 +8,7 @@ from typing import cast
 
 import msgspec
 import pytest
-from support.probes import Boom, Probe, actor_of, running, turns, virtual, worker
+from support.probes import Boom, Probe, Stubborn, actor_of, running, turns, virtual, worker
 
 from palmette.actors import (
     Actor,
@@ -30,6 +30,9 @@ class Counter(Probe):
         super().__init__()
         self.value = value
         self.api_key = "sk-1234"
+        self.headers = {"Authorization": "Bearer sk-1234", "Accept": "*/*"}
+        self.url = "postgresql://me:sk-1234@host/runs"
+        self.max_tokens = 100
         self.history = [value]
 
     @endpoint
@@ -56,6 +59,10 @@ async def test_a_state_shows_attributes_as_text_without_secrets() -> None:
         value = cast("dict[str, str]", state.value)
         assert value["value"] == "1"
         assert value["api_key"] == "<hidden>"
+        assert value["headers"] == "{'Accept': '*/*', 'Authorization': <hidden>}"
+        assert value["url"] == "'postgresql://<hidden>@host/runs'"
+        assert value["max_tokens"] == "100"
+        assert "sk-1234" not in str(state)
         assert "_cell" not in value
         assert "Evil" in value["got"]
         assert len(value["long"]) < 300
@@ -259,6 +266,25 @@ async def test_a_replacement_whose_caller_gave_up_does_not_happen() -> None:
         actor_of(counter).gate.set()
         await gate
         assert await counter.call(Counter.get) == 1
+
+
+@virtual
+async def test_a_zombies_state_is_not_replaced() -> None:
+    async with running(worker(Stubborn)) as system:
+        stubborn = system.whereis("it", Stubborn)
+        call = asyncio.create_task(stubborn.call(Stubborn.hang))
+        await turns()
+        waiting = asyncio.create_task(stubborn.replace_state(lambda _: {"got": [1]}))
+        release = actor_of(stubborn).release
+        stubborn.kill("you")
+        for refused in (call, waiting):
+            with pytest.raises(ActorDied, match="you"):
+                await refused
+        with pytest.raises(ActorDied, match="you"):
+            await stubborn.replace_state(lambda _: {"got": [1]})
+        assert system.loop.time() == system.kill_grace
+        release.set()
+        await turns(10)
 
 
 @pytest.mark.parametrize("how", ["stop", "kill", "crash"])

@@ -52,6 +52,7 @@ async def test_a_process_that_is_not_drained_in_time_is_killed(bench: Bench) -> 
     worker = await bench.spare("hanging")
     busy = asyncio.ensure_future(worker.call(Worker.sleep, 60.0))
     await asyncio.sleep(0)
+    await worker.state()  # the answer leaves after the handler has begun
     assert not await worker.drain(timeout=0.1, shutdown=0.1)
     with pytest.raises(ActorDied):
         await busy
@@ -61,6 +62,7 @@ async def test_who_stops_a_process_with_a_reason_learns_that_it_was_another(benc
     worker = await bench.spare("stopped")
     busy = asyncio.ensure_future(worker.call(Worker.sleep, 0.2))
     await asyncio.sleep(0)
+    await worker.state()  # the answer leaves after the handler has begun
     first = asyncio.ensure_future(worker.stop(Shutdown("first")))
     await asyncio.sleep(0)
     with pytest.raises(ActorDied, match=r"shutdown \(first\)"):
