@@ -28,6 +28,7 @@ from palmette.actors.ending import settle
 from palmette.actors.errors import ActorDied, DeadlineExceeded, StartFailed
 from palmette.actors.exits import Killed, NoProcess, Reason, Shutdown, describe, is_graceful
 from palmette.actors.expiry import Expiry
+from palmette.actors.heartbeat import Heartbeat
 from palmette.actors.introspection import DeadLetter, ExitRecord, SystemStatistics, TreeNode, tree_of
 from palmette.actors.messages import Request
 from palmette.actors.parking import Parking
@@ -85,14 +86,18 @@ class System:
         """Jitter and the like; seeded in simulation."""
         self.uplink: Callable[[str], Target] | None = None
         """In a process node: a stand-in for whatever lives at an address elsewhere."""
+        self.heartbeat = Heartbeat()
+        """Of links to process nodes."""
         self._nodes: Nodes | None = None
 
     # --- life ----------------------------------------------------------------------------------------------------
 
     @staticmethod
     @asynccontextmanager
-    async def start(tree: Startable, *, name: str = "palmette", kill_grace: float = 1.0) -> AsyncGenerator[System]:
-        """Start ``tree`` and stop it at the end of the block.
+    async def start(
+        tree: Startable, *, name: str = "palmette", kill_grace: float = 1.0, heartbeat: Heartbeat | None = None
+    ) -> AsyncGenerator[System]:
+        """Start ``tree`` and stop it at the end of the block. ``heartbeat`` says when a silent process node is lost.
 
         Raises:
             StartFailed: a child could not start; what had been started was stopped again, in reverse.
@@ -101,6 +106,7 @@ class System:
         # A simulated loop brings the system that belongs to it.
         make: type[System] = getattr(asyncio.get_running_loop(), "system_class", System)
         system = make(name=name, kill_grace=kill_grace)
+        system.heartbeat = heartbeat or system.heartbeat
         body = asyncio.current_task()
         assert body is not None
         cancelling = body.cancelling()
@@ -221,10 +227,14 @@ class System:
     def nodes(self) -> Nodes:
         """The process nodes of this system; the first use starts what they need."""
         if self._nodes is None:
-            from palmette.actors.nodes import Nodes
-
-            self._nodes = Nodes(self)
+            self._nodes = self.make_nodes()
         return self._nodes
+
+    def make_nodes(self) -> Nodes:
+        """What starts process nodes. A simulation has nodes of its own."""
+        from palmette.actors.nodes import Nodes
+
+        return Nodes(self)
 
     # --- finding actors ---------------------------------------------------------------------------------------------
 
