@@ -96,12 +96,12 @@ class Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no subclasses of asyncio's.
-        self._transport = transport = cast("Transport", transport)
+        self._transport = connection = cast("Transport", transport)
         if self.lost is not None:
-            transport.abort()  # it was given up between its acceptance and this
+            connection.abort()  # it was given up between its acceptance and this
             return
         # The marks serve `drain` alone: what a link takes in is bounded by `is_congested`.
-        transport.set_write_buffer_limits(high=0)
+        connection.set_write_buffer_limits(high=0)
         if self._out:
             self._flush()
 

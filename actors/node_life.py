@@ -6,7 +6,6 @@ or a place in a simulation.
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from typing import Final
 

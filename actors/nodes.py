@@ -111,8 +111,8 @@ class Nodes:
             arguments = encode_arguments(initializer(cls), args, kwargs)
         except (NodeError, Refused) as error:
             raise StartFailed(slot.path, reason_of(error)) from None
-        link = await self._new_node(slot)
         slot.incarnation += 1
+        link = await self._new_node(slot)
         self._places[slot.path] = slot
         process = self.process_of(link)
         hosted = Hosted(self.system, slot, parent, options.kind or cls.__name__, link, process)

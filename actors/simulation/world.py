@@ -15,10 +15,11 @@ from palmette.actors.errors import StartFailed
 from palmette.actors.exits import Crashed, Killed, Reason, describe, reason_of
 from palmette.actors.messages import Request
 from palmette.actors.simulation.faults import Fault, InjectedFault, Injector
-from palmette.actors.simulation.loop import SimulatedLoop
+from palmette.actors.simulation.loop import SimulatedLoop, VirtualLoop
 from palmette.actors.system import System
 
 if TYPE_CHECKING:
+    from palmette.actors.nodes import Nodes
     from palmette.actors.slot import Slot
     from palmette.actors.starting import StartOptions
 
@@ -89,12 +90,17 @@ class SimulatedSystem(System):
     def __init__(self, *, name: str = "palmette", kill_grace: float = 1.0) -> None:
         super().__init__(name=name, kill_grace=kill_grace)
         loop = self.loop
-        assert isinstance(loop, SimulatedLoop)
+        assert isinstance(loop, VirtualLoop)
         self.clock = loop.wall_time
         self.random = loop.jitter
         self.log: EventLog = loop.log
         self._injector: Injector = loop.injector
         self._faults: list[Fault] = []
+
+    def make_nodes(self) -> Nodes:
+        from palmette.actors.simulation.nodes import SimulatedNodes
+
+        return SimulatedNodes(self)
 
     def make_cell(self, slot: Slot, parent: Cell | None, cls: type[Actor], options: StartOptions) -> Cell:
         cell = SimulatedCell(self, slot, parent, cls, options)

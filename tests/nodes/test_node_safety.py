@@ -60,7 +60,11 @@ async def test_the_key_and_the_tokens_are_in_nobodys_arguments_environment_or_op
 
 
 async def test_frames_with_a_token_do_not_show_it() -> None:
-    for frame in (wire.Order("n", "/s", "SECRET", Heartbeat()), wire.Hello("n", "SECRET", 1), wire.Stillborn("n", "SECRET")):
+    for frame in (
+        wire.Order("n", "/s", "SECRET", Heartbeat()),
+        wire.Hello("n", "SECRET", 1),
+        wire.Stillborn("n", "SECRET"),
+    ):
         assert "SECRET" not in repr(frame)
         assert "SECRET" not in f"{frame}"
 
