@@ -25,23 +25,23 @@ class Background:
 
     def __init__(self, cell: Cell) -> None:
         self._cell = cell
-        self._timers: set[asyncio.TimerHandle] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._timers: dict[asyncio.TimerHandle, None] = {}
+        self._tasks: dict[asyncio.Task[None], None] = {}
 
     def send_after(self, seconds: float, message: object) -> Callable[[], None]:
         """Deliver ``message`` later; the returned function calls it off."""
         timers = self._timers
 
         def fire() -> None:
-            timers.discard(handle)
+            timers.pop(handle, None)
             self._cell.post(message)
 
         def cancel() -> None:
-            timers.discard(handle)
+            timers.pop(handle, None)
             handle.cancel()
 
         handle = self._cell.system.loop.call_later(seconds, fire)
-        timers.add(handle)
+        timers[handle] = None
         return cancel
 
     def start_task(self, work: Coroutine[object, object, object], tag: str | None) -> None:
@@ -53,10 +53,10 @@ class Background:
         task = self._cell.system.loop.create_task(
             self._run(work, tag), name=f"{self._cell.slot.path}:{tag or ''}", context=context
         )
-        self._tasks.add(task)
+        self._tasks[task] = None
 
         def forget(task: asyncio.Task[None]) -> None:
-            self._tasks.discard(task)
+            self._tasks.pop(task, None)
             work.close()  # a task that is cancelled before its first step never awaits it
 
         task.add_done_callback(forget)

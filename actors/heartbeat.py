@@ -44,7 +44,7 @@ class Beating(Protocol):
     """What is kept alive: a link."""
 
     def beat(self) -> None:
-        """Send a sign of life if nothing else was sent since the last one."""
+        """Send a sign of life: also where others were sent, as it makes the other side miss a frame that was lost."""
         ...
 
     def was_heard(self) -> bool:

@@ -79,8 +79,6 @@ class Link(asyncio.Protocol):
         """Whether something came in since the pulse asked last."""
         self._written = written
         """Frames that were sent."""
-        self._beaten = written
-        """Frames that were sent when the pulse asked last."""
         self._out: list[bytes] = []
         self._out_size = 0
         self._ids = 0
@@ -174,9 +172,7 @@ class Link(asyncio.Protocol):
 
     def beat(self) -> None:
         """For the pulse."""
-        if self._beaten == self._written:
-            self.write(wire.Beat())
-        self._beaten = self._written
+        self.write(wire.Beat())
 
     def was_heard(self) -> bool:
         """For the pulse."""

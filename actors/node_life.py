@@ -55,9 +55,11 @@ class NodeLife(ABC):
 
     # --- what differs ----------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def move_in(self) -> None:
         """Called once the node knows what it is for, before that is imported."""
 
+    @abstractmethod
     def last_acts(self) -> None:
         """Called when the actor has ended and the head has heard of it."""
 

@@ -44,8 +44,8 @@ class RegistryTable:
     def __init__(self) -> None:
         self.names: dict[str, Slot] = {}
         self.groups: dict[str, dict[str, Slot]] = {}
-        self._names_of: dict[str, set[str]] = {}
-        self._groups_of: dict[str, set[str]] = {}
+        self._names_of: dict[str, dict[str, None]] = {}
+        self._groups_of: dict[str, dict[str, None]] = {}
         self.subscribers: list[tuple[str | None, Ref[object]]] = []
 
     # --- names -----------------------------------------------------------------------------------------------------
@@ -60,7 +60,7 @@ class RegistryTable:
                 raise NameTaken(f"the name {name!r} belongs to {holder.path}; choose another, or stop that actor")
             self.unregister(name)
         self.names[name] = slot
-        self._names_of.setdefault(slot.path, set()).add(name)
+        self._names_of.setdefault(slot.path, {})[name] = None
         if slot.target is not None and slot.target.state != "starting":
             self._tell(Registered(name, slot.path))
 
@@ -73,7 +73,7 @@ class RegistryTable:
 
     def join(self, group: str, slot: Slot) -> None:
         self.groups.setdefault(group, {})[slot.path] = slot
-        self._groups_of.setdefault(slot.path, set()).add(group)
+        self._groups_of.setdefault(slot.path, {})[group] = None
 
     def leave(self, group: str, slot: Slot) -> None:
         members = self.groups.get(group, {})
@@ -105,10 +105,10 @@ class RegistryTable:
                 ref.send(news)
 
 
-def _remove(sets: dict[str, set[str]], key: str, value: str) -> None:
+def _remove(sets: dict[str, dict[str, None]], key: str, value: str) -> None:
     members = sets.get(key)
     if members is not None:
-        members.discard(value)
+        members.pop(value, None)
         if not members:
             del sets[key]
 

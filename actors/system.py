@@ -74,7 +74,7 @@ class System:
         """Why the root gave up, if it did."""
         self._counts = {"started": 0, "exits": 0, "crashes": 0, "dead_letters": 0, "zombies": 0}
         self._exit_watchers: list[Ref[object]] = []
-        self._arrivals: set[asyncio.Future[None]] = set()
+        self._arrivals: dict[asyncio.Future[None], None] = {}
         self._vacant: WeakValueDictionary[str, Slot] = WeakValueDictionary()
         """Addresses that only references know: given up, not yet in use, or elsewhere."""
         self._own_path: str | None = None
@@ -218,7 +218,7 @@ class System:
     def arrived(self, slot: Slot) -> None:
         """For starters: an incarnation is up; tell those who wait for its name."""
         self.registry_table.owner_started(slot)
-        arrivals, self._arrivals = self._arrivals, set()
+        arrivals, self._arrivals = self._arrivals, {}
         for arrival in arrivals:
             if not arrival.done():
                 arrival.set_result(None)
@@ -337,11 +337,11 @@ class System:
                 where = "at" if name.startswith("/") else "registered as"
                 raise DeadlineExceeded(f"nobody lived {where} {name!r} in time")
             arrival: asyncio.Future[None] = self.loop.create_future()
-            self._arrivals.add(arrival)
+            self._arrivals[arrival] = None
             try:
                 await asyncio.wait([arrival], timeout=at - self.loop.time())
             finally:
-                self._arrivals.discard(arrival)
+                self._arrivals.pop(arrival, None)
 
     def current_slot(self) -> Slot | None:
         """The address of the actor whose code is running, if any."""

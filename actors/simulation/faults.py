@@ -8,6 +8,7 @@ matching actor, and of a node for one, is hit with probability ``rate``. What wa
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Final, Literal, get_args
@@ -53,6 +54,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     kind: Kind
     path: str
     incarnation: int = 1
+    """Which start at that address. (An address that is given up, or lies below a node's own, is counted anew by its
+    system, and not here.)"""
     message: int = 0
     seconds: float = 0.0
 
@@ -110,8 +113,8 @@ class RandomFaults(msgspec.Struct, frozen=True, kw_only=True):
     def draw(self, rng: random.Random, path: str, incarnation: int) -> Fault | None:
         """A fault for this start of an actor, or none. Draws the same number of times either way, so that one fault
         more or less does not move all later ones."""
-        kinds = [kind for kind in self.kinds if kind in ACTOR_KINDS]
-        hit, kind = rng.random() < self.rate, rng.choice(kinds or ACTOR_KINDS)
+        kinds: list[Kind] = [kind for kind in self.kinds if kind in ACTOR_KINDS]
+        hit, kind = rng.random() < self.rate, rng.choice(kinds or list[Kind](ACTOR_KINDS))
         message, seconds = rng.randint(0, self.max_message), round(rng.random() * self.max_seconds, 3)
         if not (hit and kinds and self._matches(path)):
             return None
@@ -119,8 +122,8 @@ class RandomFaults(msgspec.Struct, frozen=True, kw_only=True):
 
     def draw_node(self, rng: random.Random, path: str, incarnation: int) -> Fault | None:
         """A fault for this start of a node and its link, or none. Draws the same number of times either way."""
-        kinds = [kind for kind in self.kinds if kind in NODE_KINDS]
-        hit, kind = rng.random() < self.rate, rng.choice(kinds or NODE_KINDS)
+        kinds: list[Kind] = [kind for kind in self.kinds if kind in NODE_KINDS]
+        hit, kind = rng.random() < self.rate, rng.choice(kinds or list[Kind](NODE_KINDS))
         frame, part = rng.randint(1 if kind in FRAME_KINDS else 0, self.max_frame), rng.random()
         if not (hit and kinds and self._matches(path)):
             return None
@@ -141,19 +144,25 @@ class Injector:
         self._given: dict[tuple[str, int], list[Fault]] = {}
         for fault in () if isinstance(faults, RandomFaults) else faults:
             self._given.setdefault((fault.path, fault.incarnation), []).append(fault)
+        self._starts: Counter[str] = Counter()
+        self._node_starts: Counter[str] = Counter()
         self.injected: list[Fault] = []
 
-    def for_start(self, path: str, incarnation: int) -> list[Fault]:
+    def for_start(self, path: str) -> list[Fault]:
         """The faults of an incarnation that is about to start."""
         if path.startswith("/system/"):
             return []
-        drawn = None if self._random is None else self._random.draw(self._rng, path, incarnation)
-        return self._hand_out(path, incarnation, drawn, ACTOR_KINDS)
+        self._starts[path] += 1
+        number = self._starts[path]
+        drawn = None if self._random is None else self._random.draw(self._rng, path, number)
+        return self._hand_out(path, number, drawn, ACTOR_KINDS)
 
-    def for_node(self, path: str, incarnation: int) -> list[Fault]:
-        """The faults of a node that is about to be started for an incarnation."""
-        drawn = None if self._random is None else self._random.draw_node(self._node_rng, path, incarnation)
-        return self._hand_out(path, incarnation, drawn, NODE_KINDS)
+    def for_node(self, path: str) -> list[Fault]:
+        """The faults of a node that is about to be started."""
+        self._node_starts[path] += 1
+        number = self._node_starts[path]
+        drawn = None if self._random is None else self._random.draw_node(self._node_rng, path, number)
+        return self._hand_out(path, number, drawn, NODE_KINDS)
 
     def _hand_out(self, path: str, incarnation: int, drawn: Fault | None, kinds: tuple[Kind, ...]) -> list[Fault]:
         if self._random is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import itertools
 import random
 from asyncio import tasks as _tasks
 from collections import deque
@@ -78,6 +79,21 @@ class _NoSelector:
         """Nothing is open."""
 
 
+class _Timer(asyncio.TimerHandle):
+    """Timers of the same time go off in the order in which they were set, and not in that of a heap."""
+
+    __slots__ = ("_order",)
+
+    _count = itertools.count()
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._order = next(self._count)
+
+    def __lt__(self, other: Any) -> bool:
+        return (self._when, self._order) < (other._when, other._order)
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """What the loops of a simulation have in common: the world's own, and those of simulated nodes."""
 
@@ -105,7 +121,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
         if isinstance(getattr(callback, "__self__", None), Pulse):
             context = quietly.context  # and all that comes of it, to the other side and back
-        return super().call_at(when, callback, *args, context=context)
+        self._check_closed()
+        timer: Any = _Timer(when, callback, args, self, context)  # pyright: ignore[reportArgumentType]
+        heapq.heappush(self._scheduled, timer)
+        timer._scheduled = True
+        return timer
 
     # --- what asyncio's base loop leaves open ---------------------------------------------------------------------
 

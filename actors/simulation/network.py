@@ -1,13 +1,13 @@
 """The network of a simulation: connections between a head and its nodes, whose ends are transports for real links.
 
-Bytes go in at one end and come out at the other, in order, after a latency that is drawn from the seed; some frames come
-out in two pieces. At most WINDOW bytes are under way, as in the buffers of a socket; what is beyond that waits at the
-sender's end, counts as its write buffer, and is lost if the sender ends. What was under way still arrives, and after it
-the end of the connection.
+Bytes go in at one end and come out at the other, in order, after a latency that is drawn from the seed; some frames
+come out in two pieces. At most WINDOW bytes are under way, as in the buffers of a socket; what is beyond that waits at
+the sender's end, counts as its write buffer, and is lost if the sender ends. What was under way still arrives, and
+after it the end of the connection.
 
-Faults strike *frames*, as they enter the network, because a stream by itself neither loses nor repeats anything: a frame
-that is dropped or duplicated stands for a middle box or a bug that does. The link's own numbers must find it out. A
-partition holds back everything, the end of the connection included, until it heals.
+Faults strike *frames*, as they enter the network, because a stream by itself neither loses nor repeats anything: a
+frame that is dropped or duplicated stands for a middle box or a bug that does. The link's own numbers must find it out.
+A partition holds back everything, the end of the connection included, until it heals.
 """
 
 from __future__ import annotations

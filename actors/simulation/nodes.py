@@ -54,6 +54,12 @@ class SimulatedNode(NodeLife):
         self._end.attach(self.meet_head(written=1))
         self.link.keep_alive(order.heartbeat, _always)
 
+    def move_in(self) -> None:
+        """It has no logging or exit handlers of its own: those are this process's, and stay."""
+
+    def last_acts(self) -> None:
+        """See :meth:`move_in`."""
+
     def leave(self) -> None:
         self._loop.die()
 
@@ -175,7 +181,7 @@ class SimulatedNodes(Nodes):
 
     def order(self, host: NodeHost, node: str, token: str, slot: Slot) -> None:
         assert isinstance(host, SimulatedHost)
-        faults = virtual(self.system).injector.for_node(slot.path, slot.incarnation)
+        faults = virtual(self.system).injector.for_node(slot.path)
         order = wire.Order(node, "", token, self.system.heartbeat)
         host.start(order, f"{slot.path}#{slot.incarnation}", faults)
 

@@ -116,7 +116,7 @@ class SimulatedSystem(System):
         kwargs: dict[str, object],
         options: StartOptions,
     ) -> Cell:
-        faults = self._injector.for_start(slot.path, slot.incarnation + 1)
+        faults = self._injector.for_start(slot.path)
         for fault in faults:
             if fault.kind == "slow_start":
                 self.log.write("fault", f"{slot.path}#{slot.incarnation + 1}", f"slow start by {fault.seconds:.3f} s")
