@@ -34,9 +34,6 @@ from palmette.actors.node_logging import forward_logging
 IS_UP: Final = b"up "
 """What a node says to the keeper, with its process id, once it has introduced itself to the head."""
 CONNECT_SECONDS: Final = 10.0
-LOOP: Final = "PALMETTE_NODE_LOOP"
-"""The environment variable that chooses a node's event loop: ``uvloop`` or ``asyncio``."""
-UVLOOP: Final = "uvloop"
 
 
 class NodeActor(ThespianActor):
@@ -50,7 +47,7 @@ class NodeActor(ThespianActor):
             _settle_in()
             connection = _introduce(order)
             self.send(sender, IS_UP + str(os.getpid()).encode())
-            loop = new_loop()
+            loop = hosting.new_loop()
             asyncio.set_event_loop(loop)
             hosting.install(loop)
             # The loop holds tasks weakly.
@@ -86,18 +83,6 @@ def _settle_in() -> None:
     # allocations, the default, costs as much again as to start the actors (`make bench`, episodes).
     gc.freeze()
     gc.set_threshold(10_000, 10, 10)
-
-
-def new_loop() -> asyncio.AbstractEventLoop:
-    """The loop that a node runs on."""
-    if os.environ.get(LOOP, UVLOOP) == UVLOOP:
-        try:
-            import uvloop
-        except ImportError:  # it is not made for every platform
-            pass
-        else:
-            return uvloop.new_event_loop()
-    return asyncio.new_event_loop()
 
 
 class Node(NodeLife):

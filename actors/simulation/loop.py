@@ -3,7 +3,8 @@
 Time passes only when nothing can run: the loop then jumps to the next timer. Which of several runnable tasks goes first
 is drawn from a seeded generator, one step at a time, so that a thousand seeds are a thousand interleavings; plain
 callbacks keep their order, which asyncio promises. Work for threads runs at once, on the loop, and so in the same place
-every time. There is no input and no output.
+every time. There is no input and no output. Simulated nodes have loops of their own, which are parts of this one
+(:mod:`palmette.actors.simulation.node_loop`).
 """
 
 from __future__ import annotations
