@@ -25,23 +25,23 @@ class Background:
 
     def __init__(self, cell: Cell) -> None:
         self._cell = cell
-        self._timers: dict[asyncio.TimerHandle, None] = {}
-        self._tasks: dict[asyncio.Task[None], None] = {}
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def send_after(self, seconds: float, message: object) -> Callable[[], None]:
         """Deliver ``message`` later; the returned function calls it off."""
         timers = self._timers
 
         def fire() -> None:
-            timers.pop(handle, None)
+            timers.discard(handle)
             self._cell.post(message)
 
         def cancel() -> None:
-            timers.pop(handle, None)
+            timers.discard(handle)
             handle.cancel()
 
         handle = self._cell.system.loop.call_later(seconds, fire)
-        timers[handle] = None
+        timers.add(handle)
         return cancel
 
     def start_task(self, work: Coroutine[object, object, object], tag: str | None) -> None:
@@ -53,10 +53,10 @@ class Background:
         task = self._cell.system.loop.create_task(
             self._run(work, tag), name=f"{self._cell.slot.path}:{tag or ''}", context=context
         )
-        self._tasks[task] = None
+        self._tasks.add(task)
 
         def forget(task: asyncio.Task[None]) -> None:
-            self._tasks.pop(task, None)
+            self._tasks.discard(task)
             work.close()  # a task that is cancelled before its first step never awaits it
 
         task.add_done_callback(forget)

@@ -128,7 +128,12 @@ class SimulatedHost:
         act = self._boot
         if any(fault.kind == "fail_node" for fault in faults):
             act = self._report
-        timer = self._world.call_later(rng.uniform(*BOOT) + late, lambda: act(order, name, faults))
+
+        def up() -> None:
+            self._booting.discard(timer)
+            act(order, name, faults)
+
+        timer = self._world.call_later(rng.uniform(*BOOT) + late, up)
         self._booting.add(timer)
 
     def _boot(self, order: wire.Order, name: str, faults: list[Fault]) -> None:

@@ -98,6 +98,9 @@ def test_a_node_that_was_given_up_is_fenced(fault: Fault) -> None:
     assert first == sorted(first), "the old one was heard after the new one"
     assert of(heard, 1) == list(range(1, len(of(heard, 1)) + 1))
     if fault.kind == "partition":
+        ended = next(line for line in result.log.splitlines() if " node ended /talker#1" in line)
+        healed = next(line for line in result.log.splitlines() if " healed /talker#1" in line)
+        assert float(ended.split()[0]) < float(healed.split()[0]) - 40.0, "it noticed by itself"
         assert len(of(result.value.said, 1)) > len(of(heard, 1)) + 50, "it did talk on, into the void"
     assert -1 not in of(result.value.said, 1), "it was killed, and not ended in order"
     assert "node ended /talker#1" in result.log

@@ -29,11 +29,14 @@ def test_traffic_under_faults_loses_nothing_silently_and_delivers_nothing_twice(
     """Hundreds of seeds; every kind of fault strikes many times. What is checked is in ``node_traffic.check``."""
     struck = Counter[str]()
     outcomes = Counter[str]()
+    told = 0
     for seed in range(200):
         result = simulation.run(short, seed=seed, faults=FAULTS)
         struck.update(fault.kind for fault in result.faults)
+        told += node_traffic.Book.ledger.told
         outcomes.update(outcome for [outcome] in node_traffic.Book.ledger.outcomes.values())
     assert all(struck[kind] >= 20 for kind in NODE_KINDS), struck
+    assert told > 200 * 8, told
     assert all(outcomes[outcome] >= 20 for outcome in ("answer", "ActorDied", "DeadlineExceeded")), outcomes
 
 
