@@ -33,6 +33,7 @@ from palmette.actors.exits import (
     is_graceful,
     root_cause,
 )
+from palmette.actors.heartbeat import Heartbeat
 from palmette.actors.introspection import BlockRecord, DeadLetter, ExitRecord, SystemStatistics, TreeNode
 from palmette.actors.messages import ChildExit, Down, Exit, TaskDone
 from palmette.actors.ref import Ref
@@ -59,6 +60,7 @@ __all__ = [
     "Endpoint",
     "Exit",
     "ExitRecord",
+    "Heartbeat",
     "Killed",
     "MailboxFull",
     "MaxRestarts",

@@ -50,16 +50,16 @@ class ReplyToken(Generic[T]):
 
     __slots__ = ("_future", "_owed")
 
-    def __init__(self, future: asyncio.Future[object] | None, owed: set[ReplyToken[object]]) -> None:
+    def __init__(self, future: asyncio.Future[object] | None, owed: dict[ReplyToken[object], None]) -> None:
         self._future = future
         self._owed = owed
         if future is not None:
-            owed.add(cast("ReplyToken[object]", self))
+            owed[cast("ReplyToken[object]", self)] = None
             future.add_done_callback(self._settled)
 
     def _settled(self, _: asyncio.Future[object]) -> None:
         # Also where the caller gave up: its token is owed to nobody.
-        self._owed.discard(cast("ReplyToken[object]", self))
+        self._owed.pop(cast("ReplyToken[object]", self), None)
 
     def reply(self, value: T) -> None:
         """Answer the caller, if it still waits."""

@@ -36,7 +36,7 @@ class Addresses:
         """The addresses of this process that are in use."""
         self.uplink: Callable[[str], Target] | None = None
         """In a process node: a stand-in for whatever lives at an address elsewhere."""
-        self._arrivals: set[asyncio.Future[None]] = set()
+        self._arrivals: dict[asyncio.Future[None], None] = {}
         self._vacant: WeakValueDictionary[str, Slot] = WeakValueDictionary()
         """Addresses that only references know: given up, not yet in use, or elsewhere."""
         self._own_path: str | None = None
@@ -165,16 +165,16 @@ class Addresses:
                 where = "at" if name.startswith("/") else "registered as"
                 raise DeadlineExceeded(f"nobody lived {where} {name!r} in time")
             arrival: asyncio.Future[None] = self.loop.create_future()
-            self._arrivals.add(arrival)
+            self._arrivals[arrival] = None
             try:
                 await asyncio.wait([arrival], timeout=at - self.loop.time())
             finally:
-                self._arrivals.discard(arrival)
+                self._arrivals.pop(arrival, None)
 
     def arrived(self, slot: Slot) -> None:
         """For starters: an incarnation is up; tell those who wait for its name."""
         self.registry_table.owner_started(slot)
-        arrivals, self._arrivals = self._arrivals, set()
+        arrivals, self._arrivals = self._arrivals, {}
         for arrival in arrivals:
             if not arrival.done():
                 arrival.set_result(None)

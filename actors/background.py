@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from palmette.actors import ending
 from palmette.actors.deadlines import set_deadline
-from palmette.actors.exits import Killed, reason_of
+from palmette.actors.exits import Killed, Reason, reason_of
 from palmette.actors.messages import TaskDone
 
 if TYPE_CHECKING:
@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 class Background:
     """See the module's text."""
 
-    __slots__ = ("_cell", "_tasks", "_timers", "promised")
+    __slots__ = ("_cell", "_tasks", "_timers", "failure", "promised")
 
     def __init__(self, cell: Cell) -> None:
         self._cell = cell
         self._timers: set[asyncio.TimerHandle] | None = None
         self._tasks: dict[asyncio.Task[None], Coroutine[object, object, object]] = {}
         """With the work of each, which a task that is cancelled before its first step never awaits."""
+        self.failure: Reason | None = None
+        """Of a task, while its actor was ending already."""
         self.promised = 0
         """Tasks whose results are yet to come as messages."""
 
@@ -76,7 +78,10 @@ class Background:
         except BaseException as error:
             if ending.is_being_closed(cell, error):
                 raise
-            cell.crash(reason_of(error))  # an owned task's crash is its actor's
+            if cell.ending is None and cell.kill_reason is None:
+                cell.crash(reason_of(error))  # an owned task's crash is its actor's
+            else:
+                self.failure = self.failure or reason_of(error)  # its clean-up failed
         else:
             if tag is not None:
                 self.promised -= 1

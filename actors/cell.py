@@ -90,7 +90,7 @@ class Cell(Steered):
         self._code_ended = False
         self.starting: asyncio.Future[None] | None = None
         self._grace: asyncio.TimerHandle | None = None
-        self.owed: set[ReplyToken[object]] | None = None
+        self.owed: dict[ReplyToken[object], None] | None = None
         self._background: Background | None = None
         self.lane = None
         self._table = table_of(cls)
@@ -334,7 +334,7 @@ class Cell(Steered):
         if self.current is None:
             raise RuntimeError("reply_later() belongs inside an endpoint, once per request")
         if self.owed is None:
-            self.owed = set()
+            self.owed = {}
         token: ReplyToken[object] = ReplyToken(self.current.reply, self.owed)
         self.current = None
         return token

@@ -69,6 +69,7 @@ class Unreachable(msgspec.Struct, frozen=True, tag="unreachable"):
     """The node was lost; whether the actor still runs there is not known."""
 
     node: str
+    detail: str = ""
 
 
 class NoProcess(msgspec.Struct, frozen=True, tag="noprocess"):
@@ -123,8 +124,8 @@ def describe(reason: Reason) -> str:
             if not seconds:
                 return f"{child!r} escalated: {describe(cause)}"
             return f"{child!r} was restarted {restarts} times within {seconds:g} s; last: {describe(cause)}"
-        case Unreachable(node):
-            return f"node {node} is unreachable"
+        case Unreachable(node, detail):
+            return f"node {node} is unreachable" + (f" ({detail})" if detail else "")
         case NoProcess(address):
             return f"no process at {address}"
 

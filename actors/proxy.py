@@ -33,7 +33,7 @@ class Proxy(ABC):
         self.system = system
         self.path = path
         self.watchers: dict[tuple[Watcher, int], None] = {}
-        self.linked: set[Linked] = set()
+        self.linked: dict[Linked, None] = {}
         self._watching = False
         self._ended: asyncio.Future[Reason] | None = None
         self._address: Ref[object] | None = None
@@ -106,13 +106,13 @@ class Proxy(ABC):
             other.remove_link(self)
             other.exit_signal(self.system.ref_at(self.path, object), self.gone())
         elif other not in self.linked:
-            self.linked.add(other)
+            self.linked[other] = None
             self._tell(wire.Tie(self.path, other.path))
             self.watch()  # an end that comes without an exit signal ends links too
 
     def remove_link(self, other: Linked) -> None:
         if other in self.linked:
-            self.linked.discard(other)
+            self.linked.pop(other, None)
             self._tell(wire.Untie(self.path, other.path))
             self._let_go()
 
@@ -147,7 +147,7 @@ class Proxy(ABC):
         self._address = None
         ref = self.system.ref_at(self.path, object)
         watchers, self.watchers = self.watchers, {}
-        linked, self.linked = self.linked, set()
+        linked, self.linked = self.linked, {}
         for other in linked:
             other.remove_link(self)
             other.exit_signal(ref, reason)

@@ -65,8 +65,8 @@ class RegistryTable:
         self.names: dict[str, Slot] = {}
         self.groups: dict[str, dict[Slot, object]] = {}
         """The members of each group, in the order of joining, with their values."""
-        self._names_of: dict[str, set[str]] = {}
-        self._groups_of: dict[str, set[str]] = {}
+        self._names_of: dict[str, dict[str, None]] = {}
+        self._groups_of: dict[str, dict[str, None]] = {}
         self.subscribers: list[tuple[str | None, Ref[object]]] = []
         self.far: dict[Ref[object], None] = {}
         """Owners that live below another process's own actor."""
@@ -83,7 +83,7 @@ class RegistryTable:
                 raise NameTaken(f"the name {name!r} belongs to {_holder(holder, holder.target)}")
             self.unregister(name)
         self.names[name] = slot
-        self._names_of.setdefault(slot.path, set()).add(name)
+        self._names_of.setdefault(slot.path, {})[name] = None
         if slot.target is not None and slot.target.state != "starting":
             self._tell(Registered(name, slot.path))
 
@@ -96,7 +96,7 @@ class RegistryTable:
 
     def join(self, group: str, slot: Slot, value: object) -> None:
         self.groups.setdefault(group, {})[slot] = value
-        self._groups_of.setdefault(slot.path, set()).add(group)
+        self._groups_of.setdefault(slot.path, {})[group] = None
 
     def is_member(self, group: str, slot: Slot) -> bool:
         return slot in self.groups.get(group, ())
@@ -145,10 +145,10 @@ def _holder(slot: Slot, target: Target) -> str:
     return f"{slot.path}; choose another, or stop that actor"
 
 
-def _remove(sets: dict[str, set[str]], key: str, value: str) -> None:
+def _remove(sets: dict[str, dict[str, None]], key: str, value: str) -> None:
     members = sets.get(key)
     if members is not None:
-        members.discard(value)
+        members.pop(value, None)
         if not members:
             del sets[key]
 

@@ -39,7 +39,7 @@ class Served:
         self.link = link
         self.watching: dict[int, tuple[Target, _FarWatcher]] = {}
         self.ties: dict[tuple[str, str], tuple[Target, _FarEnd]] = {}
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.tasks: dict[asyncio.Task[None], None] = {}
 
     def release(self, reason: Reason) -> None:
         """The link is lost."""
@@ -123,8 +123,8 @@ def serve(system: System, link: Link, frame: wire.Frame) -> bool:
                 target.kill(reason)
         case wire.AskTree(id, path, seconds):
             task = system.loop.create_task(_serve_tree(system, link, id, path, seconds))
-            served.tasks.add(task)
-            task.add_done_callback(served.tasks.discard)
+            served.tasks[task] = None
+            task.add_done_callback(served.tasks.pop)
         case _:
             return False
     return True

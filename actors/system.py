@@ -23,6 +23,7 @@ from palmette.actors.ending import settle
 from palmette.actors.errors import ActorDied, StartFailed
 from palmette.actors.exits import Killed, NoProcess, Reason, Shutdown, is_graceful
 from palmette.actors.expiry import Expiry
+from palmette.actors.heartbeat import Heartbeat
 from palmette.actors.introspection import TreeNode, tree_of
 from palmette.actors.parking import Parking
 from palmette.actors.records import Records
@@ -56,15 +57,22 @@ class System(Addresses, Records):
         """Why the root gave up, if it did."""
         self._closing = False
         self._rebirth: asyncio.Task[None] | None = None
+        self.heartbeat = Heartbeat()
+        """Of links to process nodes."""
 
     # --- life ----------------------------------------------------------------------------------------------------
 
     @staticmethod
     @asynccontextmanager
     async def start(
-        tree: Startable, *, name: str = "palmette", kill_grace: float = 1.0, blocked_after: float | None = 1.0
+        tree: Startable,
+        *,
+        name: str = "palmette",
+        kill_grace: float = 1.0,
+        blocked_after: float | None = 1.0,
+        heartbeat: Heartbeat | None = None,
     ) -> AsyncGenerator[System]:
-        """Start ``tree`` and stop it at the end of the block.
+        """Start ``tree`` and stop it at the end of the block. ``heartbeat`` says when a silent process node is lost.
 
         Code that was killed is called a zombie after ``kill_grace`` seconds. An actor that holds up the event loop for
         more than ``blocked_after`` seconds is named in a warning (``None``: nobody looks; nor in a simulation); see
@@ -77,6 +85,7 @@ class System(Addresses, Records):
         # A simulated loop brings the system that belongs to it.
         simulated: type[System] | None = getattr(asyncio.get_running_loop(), "system_class", None)
         system = (simulated or System)(name=name, kill_grace=kill_grace)
+        system.heartbeat = heartbeat or system.heartbeat
         watchdog = None if blocked_after is None or simulated is not None else Watchdog(system, blocked_after)
         body = asyncio.current_task()
         assert body is not None
@@ -192,10 +201,14 @@ class System(Addresses, Records):
     def nodes(self) -> Nodes:
         """The process nodes of this system; the first use starts what they need."""
         if self._nodes is None:
-            from palmette.actors.nodes import Nodes
-
-            self._nodes = Nodes(self)
+            self._nodes = self.make_nodes()
         return self._nodes
+
+    def make_nodes(self) -> Nodes:
+        """What starts process nodes. A simulation has nodes of its own."""
+        from palmette.actors.nodes import Nodes
+
+        return Nodes(self)
 
     def ref(self, slot: Slot) -> Ref[object]:
         return Ref(self, slot)

@@ -76,6 +76,8 @@ def run(
 
 def _close(loop: SimulatedLoop) -> None:
     """End what a failed program left behind, so that one seed's tasks do not haunt the next."""
+    for node in list(loop.nodes.values()):
+        node.die()
     left = asyncio.all_tasks(loop)
     for task in left:
         task.cancel()
@@ -84,6 +86,8 @@ def _close(loop: SimulatedLoop) -> None:
             loop.run_until_complete(asyncio.wait(left, timeout=60.0))
     for task in asyncio.all_tasks(loop):
         task._log_destroy_pending = False  # type: ignore[attr-defined] # pyright: ignore
+    for node in loop.dead:
+        node.bury()
     loop.close()
 
 

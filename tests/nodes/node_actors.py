@@ -90,6 +90,10 @@ class Worker(Actor):
         return os.getpid()
 
     @endpoint
+    async def loop_module(self) -> str:
+        return type(asyncio.get_running_loop()).__module__
+
+    @endpoint
     async def log(self) -> list[str]:
         return self.seen
 

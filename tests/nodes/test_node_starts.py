@@ -158,7 +158,7 @@ async def test_a_process_that_dies_right_after_it_called_back_is_noticed_at_once
     def call_and_die(_: Host, order: wire.Order) -> None:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(order.socket)
-            connection.sendall(b"".join(wire.encode_frame(wire.Hello(order.node, order.token, 2**22 + 1))))
+            connection.sendall(b"".join(wire.encode_frame(wire.Hello(order.node, order.token, 2**22 + 1), 0)))
 
     monkeypatch.setattr(Host, "order", call_and_die)
     said = await refused(bench, child(Worker, name="fleeting", isolation="process"))
