@@ -10,6 +10,7 @@ from support.probes import Boom, Probe, actor_of, done, ended, running, text_of,
 from palmette.actors import (
     Actor,
     ActorDied,
+    Crashed,
     DeadlineExceeded,
     Killed,
     Refused,
@@ -345,9 +346,12 @@ async def test_a_task_that_fails_to_clean_up_makes_an_orderly_end_a_crash() -> N
         finally:
             raise Boom("the directory is not empty")
 
+    async def begin(me: Probe) -> None:
+        me.start_task(untidy())
+
     async with System.start(Supervisor.spec(children=[child(Probe, name="one", restart="temporary")])) as system:
         one = system.whereis("one", Probe)
-        await one.call(Probe.go, lambda me: me.start_task(untidy()))
+        await one.call(Probe.go, begin)
         await turns()
         await one.terminate()
         (record,) = [record for record in system.exits if record.path == "/one"]
