@@ -6,10 +6,11 @@ import asyncio
 import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 import msgspec
 
-from palmette.actors import NodeError, Ref, deadline
+from palmette.actors import ActorDied, DeadlineExceeded, NodeError, Ref, deadline
 from palmette.machines.actor import OWN, MachineActor, OnOutput
 from palmette.machines.capture import Capture
 from palmette.machines.contract import (
@@ -21,6 +22,7 @@ from palmette.machines.contract import (
     StreamName,
     TerminalSize,
 )
+from palmette.machines.errors import MachineError
 from palmette.machines.shelter import sheltered
 
 MARGIN = 30.0
@@ -129,13 +131,15 @@ class RemoteMachine:
                     cwd=cwd,
                     limits=limits,
                     max_output=max_output,
-                    on_output=on_output,
+                    on_output=None if on_output is None else _guarded(on_output),
                     machine=self._number,
                     ticket=ticket,
                 )
         except asyncio.CancelledError:
             await sheltered(self._give_up(ticket))
             raise
+        except _WatcherFailed as failed:
+            raise failed.error from None
         except NodeError:
             if on_output is None:
                 raise
@@ -144,7 +148,8 @@ class RemoteMachine:
         return await _watched(process, stdin, max_output, on_output)
 
     async def _give_up(self, ticket: str) -> None:
-        with deadline(MARGIN):
+        # An actor that died took its commands along; one that does not answer has their deadlines to keep.
+        with suppress(ActorDied, DeadlineExceeded), deadline(MARGIN):
             await self._ref.call(MachineActor.give_up, ticket)
 
     async def open(
@@ -159,9 +164,14 @@ class RemoteMachine:
     ) -> RemoteProcess:
         words = command if isinstance(command, str) else list(command)
         extra = None if env is None else dict(env)
-        number = await self._ref.call(
-            MachineActor.open, words, timeout, extra, cwd, limits, terminal, machine=self._number
-        )
+        ticket = f"{os.getpid()}.{next(_tickets)}"
+        try:
+            number = await self._ref.call(
+                MachineActor.open, words, timeout, extra, cwd, limits, terminal, machine=self._number, ticket=ticket
+            )
+        except asyncio.CancelledError:
+            await sheltered(self._give_up(ticket))
+            raise
         return RemoteProcess(self._ref, number, timeout + MARGIN)
 
     async def put(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
@@ -208,6 +218,24 @@ class RemoteMachine:
         """Of a fork. Of the actor's own machine nothing: its supervisor stops that."""
         if self._number != OWN:
             await self._ref.call(MachineActor.release, self._number)
+
+
+class _WatcherFailed(MachineError):
+    """``on_output`` raised: that is its caller's error, and none of the machine's actor."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _guarded(on_output: OnOutput) -> OnOutput:
+    def watch(stream: StreamName, data: bytes) -> None:
+        try:
+            on_output(stream, data)
+        except Exception as error:
+            raise _WatcherFailed(error) from error
+
+    return watch
 
 
 async def _watched(
