@@ -211,3 +211,46 @@ async def test_snapshots_archives_and_forks_go_through_the_actor(root: Path, tmp
         assert system.statistics().crashes == 0
     assert list_root(root) == ["snapshots"], "the forks went with their actor"
     assert list_root(root / "snapshots") == []
+
+
+async def test_in_a_process_of_its_own_the_contract_is_the_same() -> None:
+    tree = Supervisor.spec(
+        children=[child(MachineActor, "local", "test-run", name="machine", shutdown=20.0, isolation="process")]
+    )
+    async with asyncio.timeout(60), System.start(tree) as system:
+        machine = RemoteMachine(await system.wait_for("machine", MachineActor))
+        seen: list[tuple[str, bytes]] = []
+        result = await machine.exec(
+            "cat; echo err >&2; exit 3", stdin=b"in", on_output=lambda stream, data: seen.append((stream, data))
+        )
+        assert (result.exit_code, result.stdout, result.stderr) == (3, b"in", b"err\n")
+        assert sorted(seen) == [("stderr", b"err\n"), ("stdout", b"in")]
+        for call, expected in (
+            (machine.get("nothing"), FileNotFoundError),
+            (machine.get("../outside"), PathEscapes),
+            (machine.exec(["no-such-program"]), CommandNotStarted),
+            (machine.exec("true", timeout=-1), ValueError),
+            (machine.put_archive("x", b"no archive"), ValueError),
+        ):
+            with pytest.raises(expected):
+                await call
+        process = await machine.open("read word; echo $word", limits=Limits(cpu=5), terminal=TerminalSize())
+        await process.write(b"hello\n")
+        assert b"hello" in ((await process.read()) or ("", b""))[1]
+        assert (await process.wait()).ok
+        task = asyncio.ensure_future(machine.exec("sleep 60"))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert (await (await machine.fork()).describe()).backend == "local"
+
+
+async def test_an_exception_of_the_callers_watcher_is_the_callers() -> None:
+    def watch(stream: str, data: bytes) -> None:
+        raise RuntimeError(f"cannot take {data!r}")
+
+    async with running() as (system, machine):
+        with pytest.raises(RuntimeError, match="cannot take b'x"):
+            await machine.exec("echo x; sleep 60", on_output=watch)
+        assert system.statistics().crashes == 0
