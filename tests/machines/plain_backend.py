@@ -18,6 +18,7 @@ from palmette.machines import tree
 from palmette.machines.backend import Backend, Channel, Place
 from palmette.machines.errors import MachineLost
 from palmette.machines.evidence import Evidence
+from palmette.machines.shelter import sheltered
 
 
 class PipeChannel:
@@ -81,10 +82,13 @@ class PlainBackend(Backend):
     name: ClassVar[str] = "plain"
     isolation: ClassVar[Literal["namespaces", "container", "host", "vm"]] = "host"
 
-    def __init__(self, id: str, root: Path) -> None:
+    def __init__(self, id: str, root: Path, python: str = "python3") -> None:
         self.id = id
         self.root = root / id
-        self.python = "python3"
+        self.python = python
+        self.shell = "/bin/sh"
+        self.group: Path | None = None
+        """A control group to run in."""
         self.lease = 60.0
         self.lease_file: str | None = None
         self.temporary = True
@@ -112,7 +116,12 @@ class PlainBackend(Backend):
         )
 
     async def open_channel(self, argv: Sequence[str]) -> Channel:
-        words = [self.python if word == "python3" else word for word in argv]
+        return await sheltered(self._open_channel(argv))  # a process that was started is one that stop() must know
+
+    async def _open_channel(self, argv: Sequence[str]) -> Channel:
+        words = [{"python3": self.python, "/bin/sh": self.shell}.get(word, word) for word in argv]
+        if self.group is not None:
+            words = ["sh", "-c", 'echo 0 >"$0"/cgroup.procs && exec "$@"', str(self.group), *words]
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         process = await asyncio.create_subprocess_exec(
             *words,
