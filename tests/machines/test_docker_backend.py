@@ -1,0 +1,421 @@
+"""A container as a place: how it is bounded, its channels, what ends it and what does not, and that it goes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+
+import pytest
+from docker_support import (
+    Make,
+    backends,
+    containers,
+    first_pid,
+    images,
+    inspected,
+    line,
+    looking,
+    new_id,
+    printed,
+    rest,
+    waiter,
+)
+from machines_support import until
+from support.docker_daemon import DockerDaemon
+
+from palmette.machines.docker import DockerBackend
+from palmette.machines.docker_reaper import delete_snapshot
+from palmette.machines.errors import ImageUnusable, MachineError, MachineLost
+from palmette.machines.evidence import Evidence
+
+# pyright: reportUnknownMemberType=false
+
+
+@pytest.fixture(scope="module", autouse=True)
+def daemon(docker_daemon: DockerDaemon) -> DockerDaemon:
+    return docker_daemon
+
+
+@pytest.fixture
+async def make(daemon: DockerDaemon) -> AsyncIterator[Make]:
+    async with backends(daemon) as make:
+        yield make
+
+
+@pytest.fixture
+async def place(make: Make) -> DockerBackend:
+    """A started container."""
+    backend = make()
+    await backend.start()
+    return backend
+
+
+async def test_a_container_is_bounded_and_closed_by_default(
+    daemon: DockerDaemon, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    backend = make(cpus=0.5)
+    place = await backend.start()
+    assert (place.workdir, place.root, place.network) == ("/work", "/", False)
+    assert (place.cpus, place.memory) == (0.5, 256 << 20)
+    assert place.environment["OMP_NUM_THREADS"] == "1"
+    seen = json.loads(
+        await printed(
+            backend,
+            "import json, os; status = open('/proc/self/status').read();"
+            "print(json.dumps({'env': dict(os.environ), 'net': sorted(os.listdir('/sys/class/net')), 'status':"
+            " dict(line.split(':\\t', 1) for line in status.splitlines())}))",
+        )
+    )
+    assert seen["status"]["CapBnd"] == "0" * 16
+    assert seen["status"]["NoNewPrivs"] == "1"
+    assert seen["status"]["Seccomp"] == "2"
+    assert "lo" in seen["net"]
+    assert not [name for name in seen["net"] if name.startswith("eth")]
+    assert seen["env"].keys() <= {"PATH", "HOSTNAME", "HOME", "LC_CTYPE"}
+    state = inspected(daemon, backend.container)
+    host = state["HostConfig"]
+    assert (host["Memory"], host["MemorySwap"], host["PidsLimit"]) == (256 << 20, 256 << 20, 64)
+    assert host["NanoCpus"] == 500_000_000
+    assert (host["AutoRemove"], host["Privileged"], host["Binds"]) == (True, False, None)
+    assert "sk-secret" not in json.dumps(state)
+
+
+async def test_the_labels_say_whose_it_is(daemon: DockerDaemon, place: DockerBackend) -> None:
+    labels = inspected(daemon, place.container)["Config"]["Labels"]
+    assert labels == {
+        "palmette.machine": place.id,
+        "palmette.owner": "test-run",
+        "palmette.kind": "machine",
+        "palmette.lease": "60",
+    }
+
+
+async def test_an_ordinary_user_has_a_place_to_write(make: Make) -> None:
+    backend = make(user="user")
+    place = await backend.start()
+    script = f"import os; os.makedirs({place.workdir!r}); print(os.getuid(), open('/dev/shm/palmette.lease', 'a'))"
+    assert (await printed(backend, script)).startswith("1000 ")
+
+
+async def test_a_channel_carries_bytes_both_ways_and_keeps_errors_apart(place: DockerBackend) -> None:
+    script = (
+        "import sys; sys.stderr.write('careful\\n'); sys.stderr.flush()\n"
+        "for _ in range(2): sys.stdout.buffer.write(sys.stdin.buffer.read1()[::-1]); sys.stdout.buffer.flush()"
+    )
+    channel = await place.open_channel(["python3", "-c", script])
+    await channel.write(b"\0\1\2")
+    assert await channel.read() == b"\2\1\0"
+    await channel.write(b"end")
+    assert await rest(channel) == b"dne"
+    assert channel.complaint == "careful"
+    await channel.close()
+
+
+async def test_megabytes_pass_while_both_sides_write(place: DockerBackend) -> None:
+    channel = await place.open_channel(["cat"])
+    sent = os.urandom(1 << 20) * 4
+
+    async def send() -> None:
+        await channel.write(sent)
+
+    sender = asyncio.create_task(send())
+    got = bytearray()
+    async with asyncio.timeout(30):
+        while len(got) < len(sent):
+            got += await channel.read()
+    await sender
+    assert got == sent
+    await channel.close()
+
+
+async def test_a_cancelled_read_loses_nothing(place: DockerBackend) -> None:
+    channel = await place.open_channel(["cat"])
+    got = b""
+    for number in range(20):
+        reader = asyncio.create_task(channel.read())
+        await asyncio.sleep(0)
+        await channel.write(b"%d " % number)
+        for _ in range(number % 5):
+            await asyncio.sleep(0)
+        reader.cancel()
+        try:
+            got += await reader
+        except asyncio.CancelledError:
+            continue
+    while len(got) < len("".join(f"{number} " for number in range(20))):
+        got += await channel.read()
+    assert got.decode() == "".join(f"{number} " for number in range(20))
+    await channel.close()
+
+
+async def test_closing_a_channel_ends_the_programs_input(place: DockerBackend) -> None:
+    channel = await waiter(place, "import sys; print('here', flush=True); sys.stdin.read(); open('/over', 'w')")
+    await channel.close()
+    await channel.close()
+    poll = "import os, time\nwhile not os.path.exists('/over'): time.sleep(0.01)\nprint('over')"
+    assert await printed(place, poll) == "over\n"
+    with pytest.raises(ConnectionError):
+        await channel.write(b"more")
+
+
+async def test_a_program_that_cannot_start_is_a_complaint_and_not_output(place: DockerBackend) -> None:
+    channel = await place.open_channel(["no-such-program"])
+    assert await rest(channel) == b""
+    assert "no-such-program" in channel.complaint
+    assert await place.examine() is None
+    await channel.close()
+
+
+async def test_a_missing_image_is_not_worth_another_try(daemon: DockerDaemon, make: Make) -> None:
+    with pytest.raises(ImageUnusable, match="docker pull no-such-image:1") as caught:
+        await make(image="no-such-image:1").start()
+    assert not caught.value.retryable
+
+
+async def test_an_image_without_python_is_not_worth_another_try(daemon: DockerDaemon, make: Make) -> None:
+    with looking(daemon) as client:
+        client.import_image_from_data(_empty_archive(), repository="palmette-test", tag="bare")
+    with pytest.raises(ImageUnusable, match="no python3 on its PATH"):
+        await make(image="palmette-test:bare").start()
+    assert containers(daemon) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"user": "nobody-at-all"}, "unable to find user"),
+        ({"cpus": 4096.0}, "CPUs"),
+        ({"network": "no-such-network"}, "no-such-network"),
+        ({"cap_add": ("NO_SUCH_CAPABILITY",)}, "(?i)capability"),
+    ],
+)
+async def test_options_that_the_daemon_refuses_are_not_tried_again(
+    daemon: DockerDaemon, make: Make, options: dict[str, object], said: str
+) -> None:
+    with pytest.raises(MachineError, match=said) as caught:
+        await make(**options).start()
+    assert not caught.value.retryable
+    assert containers(daemon) == []
+
+
+async def test_a_cancelled_start_leaves_nothing(daemon: DockerDaemon, make: Make) -> None:
+    backend = make()
+    start = asyncio.create_task(backend.start())
+    await until(lambda: containers(daemon) != [], "the container to exist")
+    start.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await start
+    assert containers(daemon) == []
+
+
+async def test_stopping_twice_is_fine_and_so_is_stopping_what_never_started(make: Make) -> None:
+    backend = make()
+    await backend.stop()
+    await backend.start()
+    await asyncio.gather(backend.stop(), backend.stop())
+    await backend.stop()
+
+
+@pytest.mark.parametrize(
+    ("how", "cause", "said"),
+    [
+        ("kill", "machine_killed", "docker kill"),
+        ("remove", "machine_killed", "docker rm -f"),
+        ("stop", "machine_killed", "docker stop"),
+        ("host", "machine_killed", "exit code 137, and not through the daemon"),
+    ],
+)
+async def test_whoever_waits_on_a_container_that_is_killed_learns_the_cause(
+    daemon: DockerDaemon, place: DockerBackend, how: str, cause: str, said: str
+) -> None:
+    channel = await waiter(place)
+    with looking(daemon) as client:
+        if how == "kill":
+            client.kill(place.container)
+        elif how == "remove":
+            client.remove_container(place.container, force=True)
+        elif how == "stop":
+            client.stop(place.container, timeout=0)
+        else:
+            os.kill(first_pid(daemon, place.container), signal.SIGKILL)
+    async with asyncio.timeout(5.0):
+        assert await channel.read() == b""
+        evidence = await place.examine()
+    assert evidence is not None
+    assert (evidence.cause, evidence.agents_doing) == (cause, False)
+    assert said in evidence.detail
+    with pytest.raises(MachineLost) as caught:
+        await place.open_channel(["true"])
+    assert caught.value.evidence is not None
+    assert caught.value.evidence.cause in ("machine_removed", "machine_killed")
+
+
+async def test_a_paused_container_is_found_out(daemon: DockerDaemon, place: DockerBackend) -> None:
+    with looking(daemon) as client:
+        client.pause(place.container)
+        evidence = await place.examine()
+        client.unpause(place.container)
+    assert evidence is not None
+    assert "docker unpause" in evidence.detail
+    assert await place.examine() is None
+
+
+async def test_a_program_killed_for_memory_leaves_the_place_well(make: Make) -> None:
+    backend = make(memory=32 << 20)
+    await backend.start()
+    assert await printed(backend, "print(len(b'x' * (200 << 20)))") == ""
+    assert await backend.examine() is None
+
+
+async def test_a_container_killed_for_memory_is_its_agents_doing(daemon: DockerDaemon, make: Make) -> None:
+    backend = make(memory=32 << 20)
+    await backend.start()
+    with open(f"/proc/{first_pid(daemon, backend.container)}/oom_score_adj", "w") as score:  # noqa: ASYNC230 - procfs
+        score.write("1000")  # or the kernel would take the larger one
+    channel = await backend.open_channel(["python3", "-c", "b'x' * (200 << 20)"])
+    await rest(channel)
+    evidence = await backend.examine()
+    assert evidence is not None
+    assert (evidence.cause, evidence.agents_doing) == ("out_of_memory", True)
+
+
+async def test_nothing_inside_can_kill_the_place(place: DockerBackend) -> None:
+    channel = await waiter(place)
+    for number in ("KILL", "TERM", "INT"):
+        await printed(place, f"import os, signal; os.kill(1, signal.SIG{number})")
+    assert await printed(place, "import os; os.kill(-1, 9)") == ""
+    assert await channel.read() == b""
+    assert await place.examine() is None
+    assert await printed(place, "print('still here')") == "still here\n"
+    await channel.close()
+
+
+async def test_the_first_process_buries_orphans(place: DockerBackend) -> None:
+    script = (
+        "import os, time\n"
+        "if not os.fork():\n"
+        "    if not os.fork(): os._exit(0)\n"
+        "    os._exit(0)\n"
+        "os.wait()\n"
+        "states = lambda: [open(f'/proc/{pid}/stat').read() for pid in os.listdir('/proc') if pid.isdigit()]\n"
+        "while any(') Z 1 ' in state for state in states()): time.sleep(0.01)\n"
+        "print('buried')"
+    )
+    assert await printed(place, script) == "buried\n"
+
+
+async def test_kill_all_ends_everything_inside_and_keeps_the_files(place: DockerBackend) -> None:
+    await printed(place, "open('/kept', 'w').write('text')")
+    script = (
+        "import os, signal, time\n"
+        "for number in (1, 2, 15): signal.signal(number, signal.SIG_IGN)\n"
+        "if not os.fork(): os.setsid(), os.close(0), os.fork(), time.sleep(1000)\n"
+        "print('here', flush=True)\n"
+        "time.sleep(1000)"
+    )
+    channel = await waiter(place, script)
+    await place.kill_all()
+    await rest(channel)
+    await channel.close()
+    assert await place.examine() is None
+    count = "import os; print(sum(p.isdigit() for p in os.listdir('/proc')), open('/kept').read())"
+    assert await printed(place, count) == "2 text\n"
+
+
+async def test_a_container_without_word_of_its_controller_ends_itself(daemon: DockerDaemon, make: Make) -> None:
+    backend = make(lease=1.0)
+    await backend.start()
+    channel = await waiter(backend)
+    async with asyncio.timeout(20.0):
+        assert await channel.read() == b""
+    evidence = await backend.examine()
+    assert evidence is not None
+    assert evidence.cause == "expired"
+    await until(lambda: containers(daemon) == [], "the container to remove itself")
+
+
+async def test_a_renewed_lease_does_not_run_out(make: Make) -> None:
+    backend = make(lease=1.0)
+    place = await backend.start()
+    touch = f"(os.utime({place.lease_file!r}), time.sleep(0.1))"
+    script = f"import os, time; [{touch} for _ in range(25)]; print('here', flush=True)"
+    channel = await backend.open_channel(["python3", "-c", script])
+    assert await line(channel) == "here"
+    assert await backend.examine() is None
+    await channel.close()
+
+
+async def test_a_frozen_container_does_not_lose_its_lease(daemon: DockerDaemon, make: Make) -> None:
+    """As when it is frozen for a snapshot that takes longer than the lease."""
+    backend = make(lease=2.0)
+    await backend.start()
+    with looking(daemon) as client:
+        client.pause(backend.container)
+        await asyncio.sleep(2.5)
+        client.unpause(backend.container)
+    assert await backend.examine() is None
+
+
+async def test_a_snapshot_keeps_the_files_and_the_container_goes_on(
+    daemon: DockerDaemon, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", daemon.url)
+    first = make()
+    await first.start()
+    channel = await waiter(first)
+    await printed(first, "open('/kept', 'w').write('text')")
+    image = await first.snapshot("one")
+    assert image == "docker:palmette-snapshot:one?memory=256m&pids=64"
+    assert images(daemon) == ["palmette-snapshot:one"]
+    await channel.write(b"still there")
+    await channel.close()
+    await first.stop()
+    second = make(image="palmette-snapshot:one")
+    await second.start()
+    assert await printed(second, "print(open('/kept').read())") == "text\n"
+    assert inspected(daemon, second.container)["Config"]["Labels"]["palmette.kind"] == "machine"
+    await second.stop()
+    await delete_snapshot(image)
+    await delete_snapshot(image)
+    with pytest.raises(ValueError, match="palmette-snapshot"):
+        await delete_snapshot("docker:palmette-test:python")
+
+
+async def test_a_fork_has_the_files_and_goes_its_own_way(daemon: DockerDaemon, place: DockerBackend) -> None:
+    await printed(place, "open('/kept', 'w').write('text')")
+    twin = await place.fork(new_id())
+    try:
+        assert await printed(twin, "print(open('/kept').read(), open('/kept', 'w').write('other'))") == "text 5\n"
+        assert await printed(place, "print(open('/kept').read())") == "text\n"
+        second = await twin.fork(new_id())
+        await twin.stop()
+        assert containers(daemon) == sorted([place.container, second.container])
+        assert await printed(second, "print(open('/kept').read())") == "other\n"
+        await second.stop()
+    finally:
+        await twin.stop()
+    assert images(daemon) == []
+
+
+async def test_a_fork_of_what_is_gone_leaves_nothing(daemon: DockerDaemon, place: DockerBackend) -> None:
+    with looking(daemon) as client:
+        client.remove_container(place.container, force=True)
+    with pytest.raises(MachineLost) as caught:
+        await place.fork(new_id())
+    assert isinstance(caught.value.evidence, Evidence)
+    assert caught.value.evidence.cause == "machine_removed"
+    assert images(daemon) == []
+
+
+def _empty_archive() -> bytes:
+    import io
+    import tarfile
+
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("empty"))
+    return target.getvalue()
