@@ -151,6 +151,7 @@ class DockerBackend(Backend):
             user=options.user or None,
             working_dir="/",
             labels=self._labels("machine"),
+            stop_signal="SIGKILL",  # the first process is deaf to any other, and the daemon would wait ten seconds
             host_config=client.create_host_config(
                 auto_remove=True,
                 network_mode=options.network,

@@ -19,7 +19,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, closing, contextmanager
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 from palmette.machines.errors import ImageUnusable, MachineError, MachineLost, SnapshotNotPossible
@@ -69,9 +69,12 @@ class Daemon:
         import docker
 
         self._knock()
-        client = docker.APIClient(self.url, version="auto", timeout=int(min(CONNECT, timeout)), tls=self.tls or False)
+        # Its annotations ask for whole seconds; requests takes fractions.
+        first: Any = min(CONNECT, timeout)
+        client = docker.APIClient(self.url, version="auto", timeout=first, tls=self.tls or False)
         with closing(client):
-            client.timeout = timeout  # pyright: ignore[reportAttributeAccessIssue] # requests takes fractions
+            rest: Any = timeout
+            client.timeout = rest
             yield client
 
     def _knock(self) -> None:

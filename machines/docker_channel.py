@@ -110,10 +110,11 @@ class DockerChannel:
 
     async def write(self, data: bytes) -> None:
         """See :meth:`palmette.machines.backend.Channel.write`."""
-        if self._writer.transport.is_closing():
-            raise ConnectionResetError(f"the stream to {self.exec_id[:12]} has ended")
-        self._writer.write(data)
-        await self._writer.drain()
+        if not self._writer.transport.is_closing():
+            self._writer.write(data)
+            await self._writer.drain()
+        if self._writer.transport.is_closing():  # drain() is content when we hung up meanwhile
+            raise ConnectionResetError(f"the stream of exec {self.exec_id[:12]} has ended")
 
     async def close(self) -> None:
         """See :meth:`palmette.machines.backend.Channel.close`. The daemon ends the program's input when we hang up."""

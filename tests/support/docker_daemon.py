@@ -112,8 +112,8 @@ class DockerDaemon:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
-    def remove(self) -> None:
-        """Stop it, and take away all that it and its containers are made of."""
+    def stop(self) -> None:
+        """An orderly end, which takes the containers along."""
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
             self._process.terminate()
@@ -121,6 +121,11 @@ class DockerDaemon:
                 self._process.wait(_DEADLINE)
             except subprocess.TimeoutExpired:
                 self.kill()
+            self._process = None
+
+    def remove(self) -> None:
+        """Stop it, and take away all that it and its containers are made of."""
+        self.stop()
         _bury(self.home)
 
     def _answers(self) -> bool:
@@ -157,18 +162,18 @@ def docker_daemon(docker_image: Path) -> Iterator[DockerDaemon]:
 
 @pytest.fixture(scope="session")
 def mortal_docker_home(docker_image: Path) -> Iterator[DockerDaemon]:
-    """A daemon to kill. Its images outlive it, so that the next test need not import them again."""
+    """A daemon that is not running, and has the image: its images outlive it."""
     with _running(docker_image) as daemon:
+        daemon.stop()
         yield daemon
 
 
 @pytest.fixture
 def mortal_docker(mortal_docker_home: DockerDaemon) -> Iterator[DockerDaemon]:
     """A running daemon that a test may kill or freeze."""
-    daemon = mortal_docker_home
-    yield daemon
-    daemon.kill()
-    daemon.start()  # which ends the containers that the killed one has left
+    mortal_docker_home.start()
+    yield mortal_docker_home
+    mortal_docker_home.stop()
 
 
 @contextlib.contextmanager
