@@ -291,8 +291,8 @@ def machine(rest: str, owner: str) -> Machine:
     """
     from palmette.machines.hosted import HostedMachine
 
-    options = DockerOptions.parse(rest)
-    return HostedMachine(DockerBackend(options, str(MachineId.new(owner))))
+    id = str(MachineId.new(owner))
+    return HostedMachine(DockerBackend(DockerOptions.parse(rest), id), id, f"docker:{rest}")
 
 
 def _processors(cpus: float) -> dict[str, str]:

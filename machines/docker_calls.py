@@ -12,6 +12,8 @@ daemons; those of an executor are joined at exit). A client costs some 5 ms, and
 from __future__ import annotations
 
 import asyncio
+import importlib.util
+import os
 import re
 import socket
 import ssl
@@ -19,6 +21,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, closing, contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -37,6 +40,7 @@ _AT_ONCE = 8
 """Starts, forks and snapshots that may be under way at once: they are bound by the daemon's processors."""
 _LINE = 600.0
 """Seconds that one of those may stand in line."""
+_VARIABLES = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
 _lines: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
 # pyright: reportUnknownMemberType=false
@@ -46,32 +50,31 @@ class Daemon:
     """Where the daemon is: ``DOCKER_HOST`` and its companions, as the docker command reads them."""
 
     def __init__(self) -> None:
-        try:
-            from docker.errors import DockerException
-            from docker.utils import kwargs_from_env
-        except ImportError as error:
-            raise MachineError("the docker SDK is missing; pip install 'palmette[docker]'") from error
-        try:
-            settings = kwargs_from_env()
-        except DockerException as error:
-            raise MachineError(f"DOCKER_HOST and its companions cannot be used: {error}") from error
-        self.url: str = settings.get("base_url") or "unix:///var/run/docker.sock"
-        self.tls: TLSConfig | None = settings.get("tls") or None
+        self._environment = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
+        self.url = self._environment.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
         if self.url.startswith("ssh://"):
             raise MachineError(
                 f"DOCKER_HOST is {self.url!r}, over which streams cannot be opened; forward the socket with "
                 "`ssh -L /tmp/docker.sock:/var/run/docker.sock HOST` and set DOCKER_HOST=unix:///tmp/docker.sock"
             )
 
+    @cached_property
+    def tls(self) -> TLSConfig | None:
+        """The certificates that the environment names. Imports the SDK: for a thread, the first time."""
+        from docker.utils import kwargs_from_env
+
+        return kwargs_from_env(environment=self._environment).get("tls") or None
+
     @contextmanager
     def client(self, timeout: float) -> Generator[APIClient]:
         """A connection, for use in one thread; ``timeout`` for each of its reads. Blocks."""
         import docker
 
+        tls = self.tls
         self._knock()
         # Its annotations ask for whole seconds; requests takes fractions.
         first: Any = min(CONNECT, timeout)
-        client = docker.APIClient(self.url, version="auto", timeout=first, tls=self.tls or False)
+        client = docker.APIClient(self.url, version="auto", timeout=first, tls=tls or False)
         with closing(client):
             rest: Any = timeout
             client.timeout = rest
@@ -101,6 +104,8 @@ class Daemon:
         """
 
         def run() -> T:
+            if importlib.util.find_spec("docker") is None:
+                raise MachineError("docker machines need the docker SDK; pip install 'palmette[docker]' brings it")
             with sorted_errors(doing, self.url), self.client(timeout) as client:
                 return work(client)
 

@@ -342,7 +342,7 @@ async def test_a_renewed_lease_does_not_run_out(make: Make) -> None:
     backend = make(lease=1.0)
     place = await backend.start()
     touch = f"(os.utime({place.lease_file!r}), time.sleep(0.1))"
-    script = f"import os, time; [{touch} for _ in range(25)]; print('here', flush=True)"
+    script = f"import os, time; [{touch} for _ in range(15)]; print('here', flush=True)"
     channel = await backend.open_channel(["python3", "-c", script])
     assert await line(channel) == "here"
     assert await backend.examine() is None
@@ -355,7 +355,7 @@ async def test_a_frozen_container_does_not_lose_its_lease(daemon: DockerDaemon, 
     await backend.start()
     with looking(daemon) as client:
         client.pause(backend.container)
-        await asyncio.sleep(2.5)
+        await asyncio.sleep(2.2)
         client.unpause(backend.container)
     assert await backend.examine() is None
 
