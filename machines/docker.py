@@ -119,7 +119,6 @@ class DockerBackend(Backend):
             MachineLost: the daemon is gone, frozen, or fails.
         """
         async with in_line(f"start of container {self.container}"):
-            self._created = True
             try:
                 user = await self._daemon.call(self._start, f"start container {self.container}", timeout=START)
             except BaseException as error:
@@ -143,6 +142,7 @@ class DockerBackend(Backend):
         """Create and start the container; the user that it runs as."""
         options = self.options
         user = options.user or str(client.inspect_image(options.image)["Config"].get("User") or "")
+        self._created = True  # from here on there may be something to remove, and not before
         client.create_container(
             options.image,
             name=self.container,

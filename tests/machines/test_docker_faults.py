@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from docker_support import Make, backends, containers, printed, waiter
-from support.docker_daemon import DockerDaemon
+from support.docker_daemon import IMAGE, DockerDaemon
 
-from palmette.machines import docker_calls
+from palmette.machines import StreamName, connection, docker_calls, machine_for
 from palmette.machines.docker_calls import Daemon, refusal, sorted_errors
 from palmette.machines.docker_evidence import Event, State, cause_of
 from palmette.machines.docker_keeper import EXPIRED
@@ -91,6 +91,38 @@ async def test_nothing_hangs_on_a_frozen_daemon(
     finally:
         mortal_docker.thaw()
     await channel.close()
+
+
+@pytest.mark.parametrize(("how", "cause"), [("kill", "daemon_gone"), ("freeze", "daemon_frozen")])
+async def test_a_command_that_runs_while_its_daemon_fails_is_lost_by_that_name(
+    mortal_docker: DockerDaemon, monkeypatch: pytest.MonkeyPatch, how: str, cause: Cause
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", mortal_docker.url)
+    monkeypatch.setattr(docker_calls, "CONNECT", 0.3)
+    monkeypatch.setattr(connection, "SILENCE", 0.5)
+    machine = machine_for(f"docker:{IMAGE}?pids=64", owner="test-run")
+    await machine.start()
+    started = asyncio.Event()
+
+    def heard(stream: StreamName, data: bytes) -> None:
+        started.set()
+
+    running = asyncio.create_task(machine.exec("echo here; sleep 1000", timeout=600, on_output=heard))
+    await started.wait()
+    if how == "kill":
+        mortal_docker.kill()
+    else:
+        mortal_docker.freeze()
+    async with asyncio.timeout(5.0):
+        with pytest.raises(MachineLost) as caught:
+            await running
+    assert evidence_of(caught.value).cause == cause
+    if how == "kill":
+        mortal_docker.start()
+    else:
+        mortal_docker.thaw()
+    await machine.stop()
+    assert containers(mortal_docker) == []
 
 
 async def test_a_channel_over_a_daemon_that_freezes_midway_can_be_given_up(

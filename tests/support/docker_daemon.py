@@ -138,32 +138,58 @@ class DockerDaemon:
             return client.ping()
 
 
-@pytest.fixture(scope="session")
-def docker_image() -> Iterator[Path]:
-    """The archive that :data:`IMAGE` is imported from; here is where a host without Docker is noticed."""
-    try:
-        _provide()
-    except NoDocker as error:
-        pytest.skip(str(error))
+@contextlib.contextmanager
+def made_image() -> Generator[Path]:
+    """The archive that :data:`IMAGE` is imported from.
+
+    Raises:
+        NoDocker: there is no daemon to import it into, and none can be installed.
+    """
+    _provide()
     _sweep()
     archive = _parent() / f"{MachineId.new(_OWNER)}.tar"
-    write_image(archive)
-    yield archive
-    archive.unlink()
+    try:
+        write_image(archive)
+        yield archive
+    finally:
+        archive.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def running_daemon(image: Path) -> Generator[DockerDaemon]:
+    """A daemon that runs and has :data:`IMAGE`; nothing of it is left afterwards.
+
+    Raises:
+        NoDocker: it does not run here.
+    """
+    daemon = DockerDaemon()
+    try:
+        daemon.start()
+        daemon.load(image)
+        yield daemon
+    finally:
+        daemon.remove()
+
+
+@pytest.fixture(scope="session")
+def docker_image() -> Iterator[Path]:
+    """The archive that daemons are given; here is where a host without Docker is noticed."""
+    with _skipping(), made_image() as image:
+        yield image
 
 
 @pytest.fixture(scope="session")
 def docker_daemon(docker_image: Path) -> Iterator[DockerDaemon]:
     """One running daemon for the whole session (of each parallel worker). Ask for it from a fixture of module scope or
     wider: it must be there before a test's own processes are counted."""
-    with _running(docker_image) as daemon:
+    with _skipping(), running_daemon(docker_image) as daemon:
         yield daemon
 
 
 @pytest.fixture(scope="session")
 def mortal_docker_home(docker_image: Path) -> Iterator[DockerDaemon]:
     """A daemon that is not running, and has the image: its images outlive it."""
-    with _running(docker_image) as daemon:
+    with _skipping(), running_daemon(docker_image) as daemon:
         daemon.stop()
         yield daemon
 
@@ -177,17 +203,11 @@ def mortal_docker(mortal_docker_home: DockerDaemon) -> Iterator[DockerDaemon]:
 
 
 @contextlib.contextmanager
-def _running(image: Path) -> Generator[DockerDaemon]:
-    daemon = DockerDaemon()
+def _skipping() -> Generator[None]:
     try:
-        try:
-            daemon.start()
-        except NoDocker as error:
-            pytest.skip(str(error))
-        daemon.load(image)
-        yield daemon
-    finally:
-        daemon.remove()
+        yield
+    except NoDocker as error:
+        pytest.skip(str(error))
 
 
 def _parent() -> Path:
