@@ -200,7 +200,10 @@ def _sorted(doing: str, url: str, error: Exception) -> MachineError:
                 "add it to the group docker and log in again, or set DOCKER_HOST to a daemon of its own"
             )
         if isinstance(cause, ssl.SSLError):
-            return MachineError(f"{doing}: no TLS with {url}: {cause}; see to DOCKER_TLS_VERIFY and DOCKER_CERT_PATH")
+            return MachineError(
+                f"{doing}: no TLS with {url}: {cause}; see to DOCKER_TLS_VERIFY and DOCKER_CERT_PATH, "
+                "and unset REQUESTS_CA_BUNDLE, which goes before them"
+            )
     seen = Evidence(cause="daemon_gone", detail=f"nobody answers at {url}: {causes[-1]}")
     return MachineLost(f"{doing}; is dockerd running, and does DOCKER_HOST name it?", seen)
 

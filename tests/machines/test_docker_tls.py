@@ -37,6 +37,8 @@ async def test_commands_run_and_output_comes_over_tls_and_only_from_whom_we_trus
     mortal_docker_home.start("--host", f"tcp://127.0.0.1:{port}", *tls)
     try:
         monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{port}")
+        for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):  # they would come before the SDK's own settings
+            monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
         monkeypatch.setenv("DOCKER_CERT_PATH", str(ours))
         machine = machine_for(f"docker:{IMAGE}?pids=64", owner="test-run")
