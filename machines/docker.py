@@ -52,6 +52,9 @@ from palmette.machines.docker_reaper import (
     remove_container,
     remove_image,
 )
+from palmette.machines.docker_reaper import (
+    delete_snapshot as delete_snapshot,
+)
 from palmette.machines.errors import MachineError
 from palmette.machines.evidence import Evidence
 from palmette.machines.identity import MachineId
