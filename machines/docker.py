@@ -208,6 +208,7 @@ class DockerBackend(Backend):
                 lambda client: client.restart(self.container, timeout=0),
                 f"kill everything in container {self.container}",
                 timeout=START,
+                to_its_end=False,
             )
 
     async def stop(self) -> None:

@@ -47,7 +47,7 @@ _lines: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKe
 
 
 class Daemon:
-    """Where the daemon is: ``DOCKER_HOST`` and its companions, as the docker command reads them."""
+    """Where the daemon is: ``DOCKER_HOST`` and its companions, as they are now (contexts are not looked at)."""
 
     def __init__(self) -> None:
         self._environment = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
@@ -80,10 +80,17 @@ class Daemon:
             client.timeout = rest
             yield client
 
+    @cached_property
+    def address(self) -> str:
+        """The same in one form: ``http+unix:///path``, ``http://host:port`` or ``https://host:port``."""
+        from docker.utils import parse_host
+
+        return parse_host(self.url, is_win32=False, tls=self.tls is not None)
+
     def _knock(self) -> None:
         """Be told plainly that nobody is there; the SDK wraps it twice, and leaves the socket open."""
-        scheme, _, path = self.url.partition("://")
-        if scheme in ("unix", "http+unix"):
+        scheme, _, path = self.address.partition("://")
+        if scheme == "http+unix":
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.settimeout(CONNECT)
                 connection.connect(path)
@@ -232,7 +239,7 @@ class Refusal(NamedTuple):
 # been the same from Docker 17 to 28.
 _LOST = (
     Refusal(re.compile(r"No such container", re.IGNORECASE), "machine_removed"),
-    Refusal(re.compile(r"is not running|removal of container|marked for removal|is paused"), "machine_killed"),
+    Refusal(re.compile(r"not running|in a stopped|No such exec|marked for removal|is paused"), "machine_killed"),
     Refusal(re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE), "disk_full"),
     Refusal(re.compile(r"resource temporarily unavailable"), "too_many_processes", agents_doing=True),
     Refusal(re.compile(r"cannot allocate memory", re.IGNORECASE), "out_of_memory"),

@@ -27,7 +27,7 @@ _OPEN = 10.0
 """Seconds from the connection to the daemon's headers. They do not wait for the program to start."""
 _BUFFER = 1 << 18
 _COMPLAINT = 4096
-_STDERR = 2
+_STDOUT = 1
 _NOT_STARTED = b"OCI runtime exec failed"
 """What a program that could not be started "prints", on standard output of all places."""
 
@@ -90,7 +90,7 @@ class DockerChannel:
             while True:
                 if self._left == 0:
                     header = await self._reader.readexactly(8)
-                    self._stderr = header[0] == _STDERR
+                    self._stderr = header[0] != _STDOUT  # or the daemon's own words about the stream
                     self._left = int.from_bytes(header[4:], "big")
                     continue
                 data = await self._reader.read(self._left)
@@ -128,12 +128,11 @@ class DockerChannel:
 
 
 async def _connect(daemon: Daemon) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    url = urlsplit(daemon.url)
-    if url.scheme in ("unix", "http+unix"):
-        return await asyncio.open_unix_connection(url.netloc + url.path, limit=_BUFFER)
-    if daemon.tls is None:
-        return await asyncio.open_connection(url.hostname, url.port or 2375, limit=_BUFFER)
-    return await asyncio.open_connection(url.hostname, url.port or 2376, limit=_BUFFER, ssl=_context(daemon.tls))
+    url = urlsplit(daemon.address)
+    if url.scheme == "http+unix":
+        return await asyncio.open_unix_connection(url.path, limit=_BUFFER)
+    context = None if daemon.tls is None else _context(daemon.tls)
+    return await asyncio.open_connection(url.hostname, url.port, limit=_BUFFER, ssl=context)
 
 
 def _context(tls: TLSConfig) -> ssl.SSLContext:

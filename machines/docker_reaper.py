@@ -72,7 +72,10 @@ async def reap(*, owner: str | None = None, snapshots: bool = True) -> DockerRea
     """
     daemon = Daemon()
     return await daemon.call(
-        lambda client: _Reaper(client, daemon.url, owner).reap(snapshots), "reap docker machines", timeout=_SWEEP
+        lambda client: _Reaper(client, daemon.url, owner).reap(snapshots),
+        "reap docker machines",
+        timeout=_SWEEP,
+        to_its_end=False,
     )
 
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -16,7 +17,6 @@ from docker_support import (
     first_pid,
     images,
     inspected,
-    line,
     looking,
     new_id,
     printed,
@@ -338,26 +338,21 @@ async def test_a_container_without_word_of_its_controller_ends_itself(daemon: Do
     await until(lambda: containers(daemon) == [], "the container to remove itself")
 
 
-async def test_a_renewed_lease_does_not_run_out(make: Make) -> None:
-    backend = make(lease=1.0)
-    place = await backend.start()
-    touch = f"(os.utime({place.lease_file!r}), time.sleep(0.1))"
-    script = f"import os, time; [{touch} for _ in range(15)]; print('here', flush=True)"
-    channel = await backend.open_channel(["python3", "-c", script])
-    assert await line(channel) == "here"
-    assert await backend.examine() is None
-    await channel.close()
-
-
-async def test_a_frozen_container_does_not_lose_its_lease(daemon: DockerDaemon, make: Make) -> None:
-    """As when it is frozen for a snapshot that takes longer than the lease."""
-    backend = make(lease=2.0)
-    await backend.start()
+async def test_a_lease_that_is_renewed_or_frozen_does_not_run_out(daemon: DockerDaemon, make: Make) -> None:
+    """Frozen: as for a snapshot that takes longer than the lease."""
+    renewed, frozen = make(lease=1.0), make(lease=2.0)
+    place, _ = await asyncio.gather(renewed.start(), frozen.start())
     with looking(daemon) as client:
-        client.pause(backend.container)
-        await asyncio.sleep(2.2)
-        client.unpause(backend.container)
-    assert await backend.examine() is None
+        client.pause(frozen.container)
+        began = time.monotonic()
+        touch = f"(os.utime({place.lease_file!r}), time.sleep(0.1))"
+        script = f"import os, time; [{touch} for _ in range(15)]; print('here', flush=True); {touch}"
+        channel = await waiter(renewed, script)
+        assert await renewed.examine() is None
+        await asyncio.sleep(2.2 - (time.monotonic() - began))
+        client.unpause(frozen.container)
+    assert await frozen.examine() is None
+    await channel.close()
 
 
 async def test_a_snapshot_keeps_the_files_and_the_container_goes_on(

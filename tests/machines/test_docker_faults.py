@@ -146,19 +146,6 @@ async def test_a_channel_over_a_daemon_that_freezes_midway_can_be_given_up(
         mortal_docker.thaw()
 
 
-async def test_a_start_that_froze_midway_leaves_what_a_sweep_finds(mortal_docker: DockerDaemon, make: Make) -> None:
-    """The daemon may carry out, once it thaws, what was asked of it before."""
-    backend = make()
-    start = asyncio.create_task(backend.start())
-    await asyncio.sleep(0)
-    mortal_docker.freeze()
-    start.cancel()
-    mortal_docker.thaw()
-    with pytest.raises(asyncio.CancelledError):
-        await start
-    assert containers(mortal_docker) == []
-
-
 async def test_without_a_daemon_nothing_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
     with pytest.raises(MachineLost, match="is dockerd running") as caught:

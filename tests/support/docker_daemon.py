@@ -113,15 +113,9 @@ class DockerDaemon:
         self._process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
-        """An orderly end, which takes the containers along."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGCONT)
-            self._process.terminate()
-            try:
-                self._process.wait(_DEADLINE)
-            except subprocess.TimeoutExpired:
-                self.kill()
-            self._process = None
+        """End it and its containers, at once: in order it would take a second. Its images stay."""
+        self.kill()
+        _clear(self.home)
 
     def remove(self) -> None:
         """Stop it, and take away all that it and its containers are made of."""
@@ -262,8 +256,8 @@ def _sweep() -> None:
                 entry.unlink(missing_ok=True)
 
 
-def _bury(home: Path) -> None:
-    """Kill the containers and what runs below ``home``, unmount it, remove it."""
+def _clear(home: Path) -> None:
+    """Kill the containers and what runs below ``home``, and unmount it."""
     _kill(lambda process: home.name in (process / "cgroup").read_text())
     # Shims have their sockets elsewhere and leave them when they are killed.
     sockets = [address.read_text().removeprefix("unix://") for address in home.glob("exec/containerd/**/address")]
@@ -274,6 +268,11 @@ def _bury(home: Path) -> None:
     for mount in reversed(mounts):
         if mount.startswith(f"{home}/"):
             subprocess.run(["umount", "-l", mount], check=False, capture_output=True, timeout=_DEADLINE)
+
+
+def _bury(home: Path) -> None:
+    """Remove ``home``, and what there is of it elsewhere, whatever state it is in."""
+    _clear(home)
     for group in sorted(_CGROUPS.glob(f"**/{home.name}/**/"), reverse=True):
         with contextlib.suppress(FileNotFoundError):
             group.rmdir()
