@@ -153,6 +153,7 @@ class DockerBackend(Backend):
             command=[],
             user=options.user or None,
             working_dir="/",
+            use_config_proxy=False,  # by default the proxies of ~/.docker/config.json go inside, passwords and all
             labels=self._labels("machine"),
             stop_signal="SIGKILL",  # the first process is deaf to any other, and the daemon would wait ten seconds
             host_config=client.create_host_config(

@@ -85,7 +85,7 @@ class Daemon:
         """The same in one form: ``http+unix:///path``, ``http://host:port`` or ``https://host:port``."""
         from docker.utils import parse_host
 
-        return parse_host(self.url, is_win32=False, tls=self.tls is not None)
+        return str(parse_host(self.url, is_win32=False, tls=self.tls is not None))
 
     def _knock(self) -> None:
         """Be told plainly that nobody is there; the SDK wraps it twice, and leaves the socket open."""

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from docker_support import (
@@ -54,9 +55,12 @@ async def place(make: Make) -> DockerBackend:
 
 
 async def test_a_container_is_bounded_and_closed_by_default(
-    daemon: DockerDaemon, make: Make, monkeypatch: pytest.MonkeyPatch
+    daemon: DockerDaemon, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    proxies = {"proxies": {"default": {"httpProxy": "http://me:sk-secret@proxy:3128"}}}
+    (tmp_path / "config.json").write_text(json.dumps(proxies))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     backend = make(cpus=0.5)
     place = await backend.start()
     assert (place.workdir, place.root, place.network) == ("/work", "/", False)

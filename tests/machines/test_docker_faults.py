@@ -9,15 +9,19 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from docker import APIClient
 from docker_support import Make, backends, containers, printed, waiter
-from support.docker_daemon import IMAGE, DockerDaemon
+from support.docker_daemon import IMAGE, DockerDaemon, running_daemon
 
-from palmette.machines import StreamName, connection, docker_calls, machine_for
+from palmette.machines import StreamName, connection, docker, docker_calls, machine_for
 from palmette.machines.docker_calls import Daemon, refusal, sorted_errors
 from palmette.machines.docker_evidence import Event, State, cause_of
 from palmette.machines.docker_keeper import EXPIRED
+from palmette.machines.docker_reaper import delete_snapshot
 from palmette.machines.errors import ImageUnusable, MachineError, MachineLost, SnapshotNotPossible
 from palmette.machines.evidence import Cause, Evidence
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -123,6 +127,80 @@ async def test_a_command_that_runs_while_its_daemon_fails_is_lost_by_that_name(
         mortal_docker.thaw()
     await machine.stop()
     assert containers(mortal_docker) == []
+
+
+async def test_a_start_that_freezes_midway_is_lost_for_that_and_stopping_tries_again(
+    mortal_docker: DockerDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", mortal_docker.url)
+    monkeypatch.setattr(docker_calls, "CONNECT", 0.3)
+    monkeypatch.setattr(docker, "START", 1.0)
+    create = APIClient.create_container
+
+    def create_and_freeze(*args: object, **options: object) -> object:
+        made: object = create(*args, **options)  # pyright: ignore[reportArgumentType, reportUnknownVariableType]
+        mortal_docker.freeze()
+        return made
+
+    monkeypatch.setattr(APIClient, "create_container", create_and_freeze)
+    machine = machine_for(f"docker:{IMAGE}?pids=64", owner="test-run")
+    try:
+        with pytest.raises(MachineLost) as caught:
+            await machine.start()
+        assert evidence_of(caught.value).cause == "daemon_frozen"
+        assert any("may still be there" in note for note in caught.value.__notes__)
+    finally:
+        mortal_docker.thaw()
+    monkeypatch.undo()
+    assert len(containers(mortal_docker)) == 1
+    await machine.stop()
+    assert containers(mortal_docker) == []
+
+
+async def test_a_long_snapshot_is_not_taken_for_a_dead_runner(
+    mortal_docker: DockerDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", mortal_docker.url)
+    monkeypatch.setattr(connection, "SILENCE", 0.3)
+    commit = APIClient.commit
+
+    def commit_slowly(client: APIClient, container: str, **options: object) -> object:
+        client.pause(container)
+        time.sleep(1.5)
+        client.unpause(container)
+        return commit(client, container, **options)  # pyright: ignore[reportArgumentType, reportUnknownVariableType]
+
+    monkeypatch.setattr(APIClient, "commit", commit_slowly)
+    machine = machine_for(f"docker:{IMAGE}?pids=64", owner="test-run")
+    await machine.start()
+    try:
+        running = asyncio.create_task(machine.exec("read line; echo $line", stdin=b"well\n"))
+        long = asyncio.create_task(machine.exec("sleep 1; echo well", timeout=30))
+        snapshot = await machine.snapshot()
+        assert ((await running).text, (await long).text) == ("well\n", "well\n")
+        await delete_snapshot(snapshot.image)
+    finally:
+        await machine.stop()
+
+
+async def test_a_full_disk_is_named(
+    docker_image: Path, mortal_docker_home: DockerDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running_daemon(docker_image, disk="110m") as daemon:
+        monkeypatch.setenv("DOCKER_HOST", daemon.url)
+        machine = machine_for(f"docker:{IMAGE}?pids=64", owner="test-run")
+        await machine.start()
+        try:
+            result = await machine.exec("dd if=/dev/zero of=large bs=1M count=500")
+            assert result.exit_code == 1
+            assert result.evidence is not None
+            assert (result.evidence.cause, result.evidence.agents_doing) == ("disk_full", True)
+            with pytest.raises(MachineLost) as caught:
+                await machine.snapshot()
+            assert evidence_of(caught.value).cause == "disk_full"
+            assert (await machine.exec("rm large; echo well")).text == "well\n"
+        finally:
+            await machine.stop()
 
 
 async def test_a_channel_over_a_daemon_that_freezes_midway_can_be_given_up(

@@ -47,9 +47,14 @@ class NoDocker(Exception):
 class DockerDaemon:
     """One daemon in a directory of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, disk: str | None = None) -> None:
+        """``disk``: bound its disk to so much, as in ``150m``."""
         self.home = _parent() / str(MachineId.new(_OWNER))
         self.home.mkdir(0o700)
+        if disk is not None:
+            root = self.home / "root"
+            root.mkdir()
+            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={disk}", "tmpfs", root], check=True, timeout=_DEADLINE)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -150,13 +155,13 @@ def made_image() -> Generator[Path]:
 
 
 @contextlib.contextmanager
-def running_daemon(image: Path) -> Generator[DockerDaemon]:
+def running_daemon(image: Path, *, disk: str | None = None) -> Generator[DockerDaemon]:
     """A daemon that runs and has :data:`IMAGE`; nothing of it is left afterwards.
 
     Raises:
         NoDocker: it does not run here.
     """
-    daemon = DockerDaemon()
+    daemon = DockerDaemon(disk=disk)
     try:
         daemon.start()
         daemon.load(image)
