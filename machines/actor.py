@@ -45,7 +45,10 @@ class MachineActor(Actor):
     def __init__(self, image: str, owner: str) -> None:
         self._machines: dict[int, Machine] = {OWN: machine_for(image, owner=owner)}
         self._processes: dict[int, Process] = {}
-        self._tickets: dict[str, asyncio.Task[ExecResult]] = {}
+        self._under_way: dict[str, asyncio.Task[object] | None] = {}
+        """By ticket, what may be given up; ``None`` until its first step."""
+        self._given_up: set[str] = set()
+        self._opened_by: dict[str, int] = {}
         self._numbers = itertools.count(OWN + 1)
         self._dirty = False
 
@@ -74,7 +77,7 @@ class MachineActor(Actor):
     @endpoint
     async def id(self, machine: int = OWN) -> str:
         """The machine's id, which labels everything that it creates."""
-        return self._machine(machine).id
+        return self._ordinary(self._on(machine, _id_of))
 
     @endpoint
     async def prepare(self, files: dict[str, bytes]) -> None:
@@ -97,23 +100,32 @@ class MachineActor(Actor):
     ) -> ExecResult:
         """Run a command; several may run at once. ``on_output`` only within this process; see :meth:`give_up`."""
         self._dirty = True
-        work = self._machine(machine).exec(
-            command,
-            stdin=stdin,
-            timeout=timeout,
-            env=env,
-            cwd=cwd,
-            limits=limits,
-            max_output=max_output,
-            on_output=on_output,
+        work = self._on(
+            machine,
+            lambda one: one.exec(
+                command,
+                stdin=stdin,
+                timeout=timeout,
+                env=env,
+                cwd=cwd,
+                limits=limits,
+                max_output=max_output,
+                on_output=on_output,
+            ),
         )
-        return self._ordinary(self._with_ticket(work, ticket) if ticket else work)
+        return self._ordinary(self._with_ticket(work, ticket))
 
     @endpoint
     async def give_up(self, ticket: str) -> None:
-        """The caller of the ``exec`` with this ticket has gone: kill its command, and return when it is buried."""
-        task = self._tickets.get(ticket)
+        """The caller of the ``exec`` or ``open`` with this ticket has gone: kill, and return when it is buried."""
+        if ticket in self._opened_by:
+            process = self._processes.pop(self._opened_by.pop(ticket))
+            return self._ordinary(_killed(process))
+        if ticket not in self._under_way:
+            return None
+        task = self._under_way[ticket]
         if task is None:
+            self._given_up.add(ticket)
             return None
         task.cancel()
         return self._ordinary(_ended(task))
@@ -128,93 +140,102 @@ class MachineActor(Actor):
         limits: Limits | None = None,
         terminal: TerminalSize | None = None,
         machine: int = OWN,
+        ticket: str = "",
     ) -> int:
         """Start a process; its number, for the endpoints below. It runs until its deadline if nobody ends it."""
         self._dirty = True
         return self._ordinary(
-            self._opened(
-                self._machine(machine).open(
-                    command, timeout=timeout, env=env, cwd=cwd, limits=limits, terminal=terminal
-                )
+            self._with_ticket(
+                self._opened(
+                    self._on(
+                        machine,
+                        lambda one: one.open(
+                            command, timeout=timeout, env=env, cwd=cwd, limits=limits, terminal=terminal
+                        ),
+                    ),
+                    ticket,
+                ),
+                ticket,
             )
         )
 
     @endpoint
     async def process_read(self, process: int) -> tuple[StreamName, bytes] | None:
         """One caller at a time."""
-        return self._ordinary(self._process(process).read())
+        return self._ordinary(self._with(process, lambda one: one.read()))
 
     @endpoint
     async def process_write(self, process: int, data: bytes) -> None:
         """One caller at a time."""
-        return self._ordinary(self._process(process).write(data))
+        return self._ordinary(self._with(process, lambda one: one.write(data)))
 
     @endpoint
     async def process_close_stdin(self, process: int) -> None:
         """End its input."""
-        return self._ordinary(self._process(process).close_stdin())
+        return self._ordinary(self._with(process, lambda one: one.close_stdin()))
 
     @endpoint
     async def process_resize(self, process: int, size: TerminalSize) -> None:
         """Of its terminal."""
-        return self._ordinary(self._process(process).resize(size))
+        return self._ordinary(self._with(process, lambda one: one.resize(size)))
 
     @endpoint
     async def process_kill(self, process: int) -> None:
         """With all that it started."""
-        return self._ordinary(self._process(process).kill())
+        return self._ordinary(self._with(process, lambda one: one.kill()))
 
     @endpoint
     async def process_wait(self, process: int) -> ExecResult:
         """Any number of callers."""
-        return self._ordinary(self._process(process).wait())
+        return self._ordinary(self._with(process, lambda one: one.wait()))
 
     @endpoint
     async def process_forget(self, process: int) -> None:
         """It has ended, and all of it was read: its number means nothing any more."""
         self._processes.pop(process, None)
+        self._opened_by = {ticket: number for ticket, number in self._opened_by.items() if number != process}
 
     @endpoint
     async def put(self, path: str, data: bytes, mode: int = 0o644, machine: int = OWN) -> None:
         """Write a file."""
         self._dirty = True
-        return self._ordinary(self._machine(machine).put(path, data, mode=mode))
+        return self._ordinary(self._on(machine, lambda one: one.put(path, data, mode=mode)))
 
     @endpoint
     async def get(self, path: str, max_bytes: int = 64 << 20, machine: int = OWN) -> bytes:
         """Read a file."""
-        return self._ordinary(self._machine(machine).get(path, max_bytes=max_bytes))
+        return self._ordinary(self._on(machine, lambda one: one.get(path, max_bytes=max_bytes)))
 
     @endpoint
     async def put_archive(self, path: str, archive: bytes, machine: int = OWN) -> None:
         """Unpack an archive."""
         self._dirty = True
-        return self._ordinary(self._machine(machine).put_archive(path, archive))
+        return self._ordinary(self._on(machine, lambda one: one.put_archive(path, archive)))
 
     @endpoint
     async def get_archive(self, path: str = ".", max_bytes: int = 1 << 30, machine: int = OWN) -> bytes:
         """Pack a directory. From another process at most what fits into one message, 255 MiB."""
-        return self._ordinary(self._machine(machine).get_archive(path, max_bytes=max_bytes))
+        return self._ordinary(self._on(machine, lambda one: one.get_archive(path, max_bytes=max_bytes)))
 
     @endpoint
     async def list(self, path: str = ".", machine: int = OWN) -> list[str]:
         """Names in a directory."""
-        return self._ordinary(self._machine(machine).list(path))
+        return self._ordinary(self._on(machine, lambda one: one.list(path)))
 
     @endpoint
     async def probe(self, timeout: float = 5.0, machine: int = OWN) -> float:
         """Whether it can run a command; if it cannot, the actor crashes."""
-        return self._ordinary(self._machine(machine).probe(timeout=timeout))
+        return self._ordinary(self._on(machine, lambda one: one.probe(timeout=timeout)))
 
     @endpoint
     async def snapshot(self, minimum: SnapshotGrade = "workdir", machine: int = OWN) -> Snapshot:
         """Keep its state."""
-        return self._ordinary(self._machine(machine).snapshot(minimum=minimum))
+        return self._ordinary(self._on(machine, lambda one: one.snapshot(minimum=minimum)))
 
     @endpoint
     async def fork(self, machine: int = OWN) -> int:
         """Another machine with this one's state, in this actor; its number."""
-        return self._ordinary(self._forked(self._machine(machine)))
+        return self._ordinary(self._forked(machine))
 
     @endpoint
     async def release(self, machine: int) -> None:
@@ -225,13 +246,16 @@ class MachineActor(Actor):
     @endpoint
     async def describe(self, machine: int = OWN) -> MachineDescription:
         """What there is to know."""
-        return self._ordinary(self._machine(machine).describe())
+        return self._ordinary(self._on(machine, lambda one: one.describe()))
 
     @endpoint
     async def reset(self, machine: int = OWN) -> None:
         """An empty working directory; what runs is killed."""
-        await self._machine(machine).reset()
-        self._dirty = self._dirty and machine != OWN
+        if machine != OWN:
+            return self._ordinary(self._on(machine, lambda one: one.reset()))
+        await self._machines[OWN].reset()  # in the mailbox's turn: what comes after it finds it done
+        self._dirty = False
+        return None
 
     async def _prepared(self, files: Mapping[str, bytes]) -> None:
         if self._dirty:
@@ -240,24 +264,45 @@ class MachineActor(Actor):
         for path, data in files.items():
             await self._machines[OWN].put(path, data)
 
-    async def _opened(self, opening: Coroutine[object, object, Process]) -> int:
+    async def _opened(self, opening: Coroutine[object, object, Process], ticket: str) -> int:
         process = await opening
         number = next(self._numbers)
         self._processes[number] = process
+        if ticket:
+            self._opened_by[ticket] = number
         return number
 
-    async def _forked(self, machine: Machine) -> int:
-        twin = await machine.fork()
+    async def _forked(self, machine: int) -> int:
+        twin = await self._machine(machine).fork()
         number = next(self._numbers)
         self._machines[number] = twin
         return number
 
-    async def _with_ticket(self, work: Coroutine[object, object, ExecResult], ticket: str) -> ExecResult:
-        task = self._tickets[ticket] = asyncio.ensure_future(work)
+    def _with_ticket(self, work: Coroutine[object, object, T], ticket: str) -> Coroutine[object, object, T]:
+        """``work``, so that :meth:`give_up` reaches it from now on."""
+        if not ticket:
+            return work
+        self._under_way[ticket] = None
+        return self._watched(work, ticket)
+
+    async def _watched(self, work: Coroutine[object, object, T], ticket: str) -> T:
         try:
+            if ticket in self._given_up:
+                work.close()
+                raise MachineError("its caller gave up")
+            task = asyncio.ensure_future(work)
+            self._under_way[ticket] = task
             return await task
         finally:
-            del self._tickets[ticket]
+            self._given_up.discard(ticket)
+            del self._under_way[ticket]
+
+    async def _on(self, number: int, use: Callable[[Machine], Coroutine[object, object, T]]) -> T:
+        # Here and not in the endpoint: that a fork is gone is its caller's mistake, and none of the actor's.
+        return await use(self._machine(number))
+
+    async def _with(self, number: int, use: Callable[[Process], Coroutine[object, object, T]]) -> T:
+        return await use(self._process(number))
 
     def _machine(self, number: int) -> Machine:
         machine = self._machines.get(number)
@@ -288,14 +333,23 @@ class MachineActor(Actor):
             except asyncio.CancelledError:
                 if _being_cancelled():
                     raise
-                # A command whose caller gave up: nobody waits for an answer.
+                token.fail(MachineError("its caller gave up"))
 
         self.start_task(run())
         return cast("T", None)  # the kernel ignores what an endpoint returns once its reply is owed
 
 
-async def _ended(task: asyncio.Task[ExecResult]) -> None:
+async def _id_of(machine: Machine) -> str:
+    return machine.id
+
+
+async def _ended(task: asyncio.Task[object]) -> None:
     await asyncio.wait([task])
+
+
+async def _killed(process: Process) -> None:
+    await process.kill()
+    await process.wait()
 
 
 def _being_cancelled() -> bool:
