@@ -27,8 +27,7 @@ while one is made. A fork is a container from such an image, which goes when the
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -106,7 +105,8 @@ class DockerBackend(Backend):
         self._lease = lease
         self._daemon = daemon or Daemon()
         self._created = False
-        self._interrupted = False
+        self._committing = False
+        self._restarting = False
         self._image: str | None = None
         self._channels: set[DockerChannel] = set()
 
@@ -189,12 +189,13 @@ class DockerBackend(Backend):
 
     async def examine(self) -> Evidence | None:
         """See :meth:`Backend.examine`."""
-        if self._interrupted:
+        if self._restarting:
             return None
+        frozen = self._committing
         ended = any(channel.ended and not channel.closed for channel in self._channels)
         try:
             return await self._daemon.call(
-                lambda client: examine(client, self.container, ended=ended),
+                lambda client: examine(client, self.container, ended=ended, frozen=frozen),
                 f"examine container {self.container}",
                 timeout=EXAMINE,
                 to_its_end=False,
@@ -204,13 +205,16 @@ class DockerBackend(Backend):
 
     async def kill_all(self) -> None:
         """See :meth:`Backend.kill_all`: a restart of the container, which nothing inside survives but its files."""
-        with self._interruption():
+        self._restarting = True
+        try:
             await self._daemon.call(
                 lambda client: client.restart(self.container, timeout=0),
                 f"kill everything in container {self.container}",
                 timeout=START,
                 to_its_end=False,
             )
+        finally:
+            self._restarting = False
 
     async def stop(self) -> None:
         """See :meth:`Backend.stop`."""
@@ -246,13 +250,13 @@ class DockerBackend(Backend):
         twin._image, twin._created = image, True
         try:
             await self._commit(FORKS, id, id)
+            await twin.start()
         except BaseException as error:
             try:
                 await twin.stop()
             except MachineError as left:
                 error.add_note(str(left))
             raise
-        await twin.start()
         return twin
 
     async def _commit(self, repository: str, tag: str, owner_id: str) -> None:
@@ -264,17 +268,11 @@ class DockerBackend(Backend):
             client.commit(self.container, repository=repository, tag=tag, changes=changes)
 
         async with in_line(doing):
-            with self._interruption():
+            self._committing = True
+            try:
                 await self._daemon.call(commit, doing, timeout=COMMIT)
-
-    @contextmanager
-    def _interruption(self) -> Generator[None]:
-        """While this lasts the container stands still, or is between two lives, because we want it so."""
-        self._interrupted = True
-        try:
-            yield
-        finally:
-            self._interrupted = False
+            finally:
+                self._committing = False
 
     def _as_image(self, image: str) -> DockerOptions:
         return msgspec.structs.replace(self.options, image=image)

@@ -25,7 +25,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
-from palmette.machines.errors import ImageUnusable, MachineError, MachineLost, SnapshotNotPossible
+from palmette.machines.errors import ImageUnusable, MachineError, MachineLost, SnapshotNotPossible, UnknownImage
 from palmette.machines.evidence import Cause, Evidence
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ class Daemon:
     """Where the daemon is: ``DOCKER_HOST`` and its companions, as they are now (contexts are not looked at)."""
 
     def __init__(self) -> None:
+        if importlib.util.find_spec("docker") is None:
+            raise UnknownImage("docker machines need the docker SDK; pip install 'palmette[docker]' brings it")
         self._environment = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
         self.url = self._environment.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
         if self.url.startswith("ssh://"):
@@ -111,8 +113,6 @@ class Daemon:
         """
 
         def run() -> T:
-            if importlib.util.find_spec("docker") is None:
-                raise MachineError("docker machines need the docker SDK; pip install 'palmette[docker]' brings it")
             with sorted_errors(doing, self.url), self.client(timeout) as client:
                 return work(client)
 

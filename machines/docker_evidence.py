@@ -47,13 +47,14 @@ class State(msgspec.Struct, frozen=True, rename="pascal"):
     oom_killed: bool = msgspec.field(name="OOMKilled")
 
 
-def examine(client: APIClient, name: str, *, ended: bool) -> Evidence | None:
+def examine(client: APIClient, name: str, *, ended: bool, frozen: bool) -> Evidence | None:
     """How the container ``name`` is; ``None``: it runs. Blocks.
 
     Args:
         client: of the SDK.
         name: its name.
         ended: a stream of it has ended unasked; then "running" is believed only when it stays so.
+        frozen: it is, by us.
     """
     from docker.errors import NotFound
 
@@ -68,7 +69,7 @@ def examine(client: APIClient, name: str, *, ended: bool) -> Evidence | None:
         if time.monotonic() > deadline:
             break
         time.sleep(0.02)
-    if state.paused:
+    if state.paused and not frozen:
         return Evidence(cause="unknown", detail=f"somebody paused the container; `docker unpause {name}`")
     return None
 
