@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Generator
+from contextlib import contextmanager
 
 from palmette.machines import bootstrap
 from palmette.machines.backend import Backend, Place
@@ -46,6 +48,7 @@ class Connection:
         self._kills: deque[float] = deque(maxlen=KILLS)
         self._tasks: list[asyncio.Task[None]] = []
         self._lost: MachineLost | None = None
+        self._still = 0
         self._place: Place | None = None
         self.greeting: Greeting | None = None
 
@@ -113,6 +116,17 @@ class Connection:
             # Where it shares a file system with others it has to tidy up.
             temporary = self._place is not None and self._place.temporary
             await session.close(linger=EXAMINE if temporary else 0.0)
+
+    @contextmanager
+    def standing_still(self) -> Generator[None]:
+        """While this lasts the runner may be silent: its place is frozen, for a snapshot."""
+        self._still += 1
+        try:
+            yield
+        finally:
+            self._still -= 1
+            if self._session is not None:
+                self._session.heard_at = asyncio.get_running_loop().time()
 
     def _adopt(self, session: Session) -> None:
         self._session = session
@@ -203,7 +217,7 @@ class Connection:
                     session.abandon(f"its life could not be made longer: {error or 'no answer'}")
             asked = loop.time()
             await asyncio.wait([session.ended], timeout=period)
-            if not session.ended.done() and asked - session.heard_at > SILENCE:
+            if not session.ended.done() and not self._still and asked - session.heard_at > SILENCE:
                 session.abandon(f"the runner said nothing for {SILENCE:g} s")
 
     def _lose(self, error: MachineLost) -> None:

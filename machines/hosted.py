@@ -130,10 +130,13 @@ class HostedMachine(AbstractAsyncContextManager["HostedMachine"]):
             self._state = "running"
             if self._archive is not None:
                 await self._unpack(".", await asyncio.to_thread(read_snapshot, self._archive), links=True)
-        except BaseException:
+        except BaseException as error:
             self._state = "stopping"
-            await sheltered(self._take_down())
-            self._state = "stopped"
+            try:
+                await sheltered(self._take_down())
+                self._state = "stopped"
+            except MachineError as left:  # stop() tries again; why it did not start is what matters
+                error.add_note(str(left))
             raise
 
     async def exec(
@@ -256,7 +259,8 @@ class HostedMachine(AbstractAsyncContextManager["HostedMachine"]):
         demand(minimum, own or "workdir", self._backend.name)
         if own is not None:
             name = f"{MachineId.new('snapshot').nonce}-{self._id.rpartition('.')[2]}"
-            return Snapshot(image=await self._backend.snapshot(name), grade=own, machine=self._id)
+            with self._connection.standing_still():
+                return Snapshot(image=await self._backend.snapshot(name), grade=own, machine=self._id)
         archive = await self.get_archive(".", max_bytes=MAX_BYTES)
         return await asyncio.to_thread(write_snapshot, archive, image=self._image, machine=self._id)
 
@@ -264,7 +268,8 @@ class HostedMachine(AbstractAsyncContextManager["HostedMachine"]):
         self._check_running()
         owner = self._id.partition(".")[0]
         new = str(MachineId.new(owner))
-        twin = await self._backend.fork(new)
+        with self._connection.standing_still():
+            twin = await self._backend.fork(new)
         if twin is not None:
             machine = HostedMachine(twin, new, self._image)
             await machine._start(self._place)
