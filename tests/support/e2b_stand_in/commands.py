@@ -13,7 +13,7 @@ import termios
 from collections.abc import AsyncIterator, Callable
 
 from support.e2b_stand_in.namespaces import HOME, Inside, inner_pid
-from support.e2b_stand_in.wire import Message, RpcError, child, number, text, texts
+from support.e2b_stand_in.wire import Message, RpcError, child, number, text, texts, words
 
 CHUNK = 1 << 15
 QUEUED = 64
@@ -35,11 +35,10 @@ class Command:
         self._terminal = "pty" in request
         self._writable: asyncio.Future[None] | None = None
         stdin, stdout, stderr = self._pipes(request)
-        args = self.config.get("args")
         env = {"PATH": _PATH, "HOME": HOME, "USER": "user", "LOGNAME": "user", "E2B_SANDBOX": "true"}
         try:
             self._process = inside.start(
-                [text(self.config, "cmd"), *(map(str, args) if isinstance(args, list) else ())],
+                [text(self.config, "cmd"), *words(self.config, "args")],
                 env | envs | texts(self.config, "envs"),
                 text(self.config, "cwd") or HOME,
                 stdin=stdin,
@@ -137,7 +136,10 @@ class Command:
         fcntl.ioctl(self._sources["pty"], termios.TIOCSWINSZ, packed)
 
     def described(self) -> Message:
-        return {"config": self.config, "pid": self.pid} | ({"tag": self.tag} if self.tag else {})
+        described: Message = {"config": self.config, "pid": self.pid}
+        if self.tag:
+            described["tag"] = self.tag
+        return described
 
     async def ended(self) -> None:
         await asyncio.wait([self._wait])

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self, TypedDict
@@ -59,7 +59,7 @@ class StandIn:
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, *, most: int = 100) -> AsyncIterator[Self]:
+    async def running(cls, *, most: int = 100) -> AsyncGenerator[Self]:
         """A server of one's own; at the end nothing of it is left, frozen or killed as it may be.
 
         Args:

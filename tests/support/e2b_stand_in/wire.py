@@ -87,5 +87,10 @@ def number(message: Message, name: str, default: int = 0) -> int:
     return int(found) if isinstance(found, (int, float, str)) else default
 
 
+def words(message: Message, name: str) -> list[str]:
+    found = message.get(name)
+    return [str(word) for word in cast("list[object]", found)] if isinstance(found, list) else []
+
+
 def texts(message: Message, name: str) -> dict[str, str]:
     return {key: str(value) for key, value in child(message, name).items()}
