@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Generator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 from palmette.machines.backend import Backend, Place
 from palmette.machines.contract import SnapshotGrade
 from palmette.machines.e2b_account import CALL_DEADLINE, LEASE, MACHINE, OWNER, E2bAccount, call, import_sdk
-from palmette.machines.e2b_channel import E2bChannel
-from palmette.machines.e2b_relay import LABEL
+from palmette.machines.e2b_channel import E2bChannel, end_copies
 from palmette.machines.errors import MachineError, MachineLost
 from palmette.machines.evidence import Evidence
 from palmette.machines.identity import MachineId
@@ -26,8 +26,14 @@ LEASE_SECONDS = 60.0
 """A sandbox lives on for so long without a renewal."""
 START_DEADLINE = 60.0
 SNAPSHOT_DEADLINE = 300.0
-EXAMINE_DEADLINE = 2.5
+EXAMINE_DEADLINE = 2.0
 """Seconds for each of the two questions that :meth:`E2bBackend.examine` asks at the same time."""
+PULSE = 1.0
+PULSE_DEADLINE = 1.0
+"""After so many seconds without a byte from the sandbox its health is asked for, and may take so many to come: a
+frozen sandbox, or way to it, breaks no connection by itself. What fails is examined before anybody is told."""
+_WAY = ("connection_lost", "daemon_gone", "daemon_frozen", "quota")
+"""Trouble on the way to E2B, which may pass."""
 
 
 class E2bBackend(Backend):
@@ -39,6 +45,7 @@ class E2bBackend(Backend):
         workdir: the working directory; it is made if need be, so the template's user must be able to.
         network: whether commands reach the internet.
         lease: seconds (made whole) that the sandbox lives on without a renewal.
+        pulse: seconds of silence after which the sandbox's health is asked for; a request of some 200 bytes.
     """
 
     name: ClassVar[str] = "e2b"
@@ -54,6 +61,7 @@ class E2bBackend(Backend):
         workdir: str = "/home/user/work",
         network: bool = True,
         lease: float = LEASE_SECONDS,
+        pulse: float = PULSE,
     ) -> None:
         self.id = machine
         self._template = template or "base"
@@ -65,8 +73,9 @@ class E2bBackend(Backend):
         self._unaccounted = False
         self._expires = math.inf
         self._channels: list[E2bChannel] = []
-        self.place: Place | None = None
-        """What :meth:`start` said, or :meth:`fork` found."""
+        self._pulse = pulse
+        self._pulsing: asyncio.Task[None] | None = None
+        self._copying = 0
 
     def __repr__(self) -> str:
         return f"<E2bBackend {self._template} {self.sandbox_id or 'without a sandbox'}>"
@@ -101,24 +110,28 @@ class E2bBackend(Backend):
                 request_timeout=START_DEADLINE,
                 **parameters,
             )
-            await self._adopt(await call(doing, creation, deadline=START_DEADLINE, template=self._template))
+            return await self._adopt(await call(doing, creation, deadline=START_DEADLINE, template=self._template))
         except BaseException as error:
             if _was_refused(error):
                 self._unaccounted = False
             await asyncio.shield(asyncio.ensure_future(self._undo(error)))
             raise
-        assert self.place is not None
-        return self.place
 
     async def open_channel(self, argv: Sequence[str]) -> E2bChannel:
-        channel = await E2bChannel.open(self._alive(), argv, machine=self.id, overdue=self._overdue)
-        self._channels.append(channel)
+        sandbox = self._alive()
+        channel = await E2bChannel.open(sandbox, argv, machine=self.id, overdue=self._overdue)
+        self._channels = [one for one in self._channels if not one.closed] + [channel]
+        if self._pulsing is None:
+            self._pulsing = asyncio.create_task(self._feel_pulse(sandbox))
         return channel
 
     async def examine(self) -> Evidence | None:
         if self._sandbox is None:
             return Evidence(cause="stopped")
-        health, info = await asyncio.gather(self._health(self._sandbox), self._info(self._sandbox))
+        for channel in self._channels:
+            if channel.lost is not None:  # whoever used it asks why it ended, and the sandbox may be well again
+                return channel.lost
+        health, info = await asyncio.gather(self._health(self._sandbox, EXAMINE_DEADLINE), self._info(self._sandbox))
         if info is not None and info.cause in ("machine_removed", "expired", "machine_killed"):
             return info
         if health is None:
@@ -129,6 +142,10 @@ class E2bBackend(Backend):
 
     async def stop(self) -> None:
         """Kill the sandbox. Channels end, and nothing of them is left in this process."""
+        if self._pulsing is not None:
+            self._pulsing.cancel()
+            await asyncio.wait([self._pulsing])
+            self._pulsing = None
         for channel in self._channels:
             await channel.close()
         try:
@@ -143,47 +160,57 @@ class E2bBackend(Backend):
             ) from error
         finally:
             for channel in self._channels:
-                await channel.closed()
+                await channel.gone()
             self._channels.clear()
         self._sandbox = None
         self._unaccounted = False
 
     async def renew(self, seconds: float) -> None:
+        """As the base class says. Trouble on the way there is suffered while there is time for another try."""
         began = time.monotonic()
         whole = math.ceil(seconds)
-        await self._call("renew the sandbox", self._alive().set_timeout(whole, request_timeout=CALL_DEADLINE))
-        self._expires = began + whole
+        try:
+            await self._call("renew the sandbox", self._alive().set_timeout(whole, request_timeout=CALL_DEADLINE))
+        except MachineLost as error:
+            late = self._expires - time.monotonic() < seconds / 2
+            if late or error.evidence is None or error.evidence.cause not in _WAY:
+                raise
+        else:
+            self._expires = began + whole
 
     async def snapshot(self, name: str) -> str:
         taking = self._alive().create_snapshot(name=name, request_timeout=SNAPSHOT_DEADLINE)
-        kept = await self._call("snapshot the sandbox", taking, deadline=SNAPSHOT_DEADLINE)
+        with self._while_copying():
+            kept = await self._call("snapshot the sandbox", taking, deadline=SNAPSHOT_DEADLINE)
         return f"{self.name}:{kept.snapshot_id}"
 
-    async def fork(self) -> E2bBackend:
-        machine = MachineId.parse(self.id)
+    async def fork(self, id: str) -> E2bBackend:
         twin = E2bBackend(
             self._template,
-            str(MachineId.new(machine.owner if machine else "forked")),
+            id,
             account=self._account,
             workdir=self._workdir,
             network=self._network,
             lease=self._lease,
+            pulse=self._pulse,
         )
         forking = self._alive().fork(count=1, timeout=self._lease, request_timeout=START_DEADLINE)
         try:
-            await twin._adopt(await self._call("fork the sandbox", _only(forking), deadline=START_DEADLINE))
+            with self._while_copying():
+                made = await self._call("fork the sandbox", _only(forking), deadline=START_DEADLINE)
+            await twin._adopt(made)
         except BaseException as error:
             await asyncio.shield(asyncio.ensure_future(twin._undo(error)))
             raise
         return twin
 
-    async def _adopt(self, sandbox: AsyncSandbox) -> None:
+    async def _adopt(self, sandbox: AsyncSandbox) -> Place:
         """Take charge of a sandbox that was just made: see what it is, and end copies of our own processes in it."""
         self._sandbox = sandbox
         self._expires = time.monotonic() + self._lease
         asking = self._call("ask for the sandbox's size", sandbox.get_info(request_timeout=CALL_DEADLINE))
-        info, _ = await asyncio.gather(asking, self._end_copies(sandbox))
-        self.place = Place(
+        info, _ = await asyncio.gather(asking, end_copies(sandbox, self.id))
+        return Place(
             workdir=self._workdir,
             lease=float(self._lease),
             cpus=float(info.cpu_count),
@@ -191,14 +218,31 @@ class E2bBackend(Backend):
             network=self._network,
         )
 
-    async def _end_copies(self, sandbox: AsyncSandbox) -> None:
-        """A sandbox made from another's memory holds relays and runners that wait for that one's controller."""
-        listing = sandbox.commands.list(request_timeout=CALL_DEADLINE)
-        found = await self._call("list what runs in the sandbox", listing)
-        copies = [str(one.pid) for one in found if one.envs.get(LABEL, self.id) != self.id]
-        if copies:
-            killing = sandbox.commands.run(f"kill -TERM {' '.join(copies)} || true", timeout=CALL_DEADLINE)
-            await self._call("end copies of our own processes", killing)
+    @contextmanager
+    def _while_copying(self) -> Generator[None]:
+        """E2B pauses a sandbox to copy it: that it says nothing is then no illness."""
+        self._copying += 1
+        try:
+            yield
+        finally:
+            self._copying -= 1
+
+    async def _feel_pulse(self, sandbox: AsyncSandbox) -> None:
+        loop = asyncio.get_running_loop()
+        last = loop.time()
+        while True:
+            waiting = [one for one in self._channels if not one.ended]
+            last = max(last, *(one.heard_at for one in waiting), 0.0)
+            if (rest := last + self._pulse - loop.time()) > 0:
+                await asyncio.sleep(rest)
+                continue
+            last = loop.time()
+            if not waiting or self._copying or await self._health(sandbox, PULSE_DEADLINE) is None:
+                continue
+            evidence = await self.examine()
+            if evidence is not None and not self._copying:
+                for channel in self._channels:
+                    channel.lose(evidence)
 
     async def _undo(self, error: BaseException) -> None:
         """Nothing stays of a failed start, though E2B may have made what it could not tell of any more."""
@@ -207,26 +251,25 @@ class E2bBackend(Backend):
         except MachineError as second:
             error.add_note(str(second))
 
-    async def _health(self, sandbox: AsyncSandbox) -> Evidence | None:
+    async def _health(self, sandbox: AsyncSandbox, deadline: float) -> Evidence | None:
         """Ask envd, which runs in the sandbox."""
-        asking = sandbox.is_running(request_timeout=EXAMINE_DEADLINE)
-        answer = await self._evidence(asking)
+        answer = await self._evidence(sandbox.is_running(request_timeout=deadline), deadline)
         if isinstance(answer, Evidence):
             return answer
         return None if answer else Evidence(cause=self._gone(), detail="E2B's proxy does not find it")
 
     async def _info(self, sandbox: AsyncSandbox) -> Evidence | None:
         """Ask the control plane."""
-        answer = await self._evidence(sandbox.get_info(request_timeout=EXAMINE_DEADLINE, retries=0))
+        answer = await self._evidence(sandbox.get_info(request_timeout=EXAMINE_DEADLINE, retries=0), EXAMINE_DEADLINE)
         if isinstance(answer, Evidence):
             return answer
         if answer.state.value == "running":
             return None
         return Evidence(cause="machine_killed", detail=f"the sandbox is {answer.state.value}, and not by our doing")
 
-    async def _evidence(self, asking: Coroutine[object, object, T]) -> T | Evidence:
+    async def _evidence(self, asking: Coroutine[object, object, T], deadline: float) -> T | Evidence:
         try:
-            return await self._call("examine the sandbox", asking, deadline=EXAMINE_DEADLINE)
+            return await self._call("examine the sandbox", asking, deadline=deadline)
         except MachineError as error:
             known = error.evidence if isinstance(error, MachineLost) else None
             return known or Evidence(cause="unknown", detail=str(error))

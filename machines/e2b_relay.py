@@ -6,7 +6,8 @@ connection broke, and holds the command up, or drops its output, as whether anyb
 with their place in the stream and stays kept until it is acknowledged, input comes in as numbered frames, of which
 those seen before are dropped. Both sides count what the other has taken, so that no request ever waits for the program.
 
-Python 3.6 and its library only: it runs in the sandbox (annotations within functions are not evaluated there). On SIGTERM it kills the program.
+Python 3.6 and its library only: it runs in the sandbox (annotations within functions are not evaluated there). On
+SIGTERM it kills the program.
 """
 
 import base64
@@ -29,21 +30,29 @@ WINDOW = 1 << 22
 PIECE = 1 << 16
 """Bytes in one line of output."""
 LINGER = 60.0
-"""Seconds of silence after which an ended program's last output is given up."""
+"""Seconds without a frame after which an ended program's last output is given up."""
+GRACE = 0.5
+"""Seconds without output after the program's end, after which what still holds its output open is not waited for."""
+COMPLAINT = 2000
+"""Bytes of standard error that may wait to be sent; only the last of it is of interest."""
 LABEL = "PALMETTE_RELAY"
 """In this process's environment, not in the program's: the machine that it belongs to."""
 
 
 class Relay:
-    """One program. Four threads: each does one blocking thing, and tells the others by ``changed``."""
+    """One program. Each thread does one blocking thing, and tells the others by ``changed``."""
 
     def __init__(self, mark: str, argv: "list[str]") -> None:
         self.mark = mark.encode("ascii")
         self.changed = threading.Condition()
         environment = {name: value for name, value in os.environ.items() if name != LABEL}
-        self.program = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=environment)
+        # Its standard error is not ours: E2B tells the end of a command only once nobody holds its streams.
+        pipe = subprocess.PIPE
+        self.program = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, env=environment)
         assert self.program.stdin is not None
         assert self.program.stdout is not None
+        assert self.program.stderr is not None
+        self.complaints = self.program.stderr
         self.to_program = self.program.stdin
         self.from_program = self.program.stdout
         self.inbox: collections.deque[bytes] = collections.deque()
@@ -55,25 +64,36 @@ class Relay:
         self.first = 0  # place of kept[0] in the output
         self.cursor = 0  # what is to be sent next
         self.report_due = False
+        self.complained = b""
         self.code: int | None = None
         self.heard = time.monotonic()
 
     def run(self) -> int:
         """Until the program has ended and its output has arrived; its exit code, as a shell would say it."""
         signal.signal(signal.SIGTERM, self.on_terminate)
-        threads = [
-            threading.Thread(target=work, daemon=True) for work in (self.listen, self.feed, self.pump, self.emit)
-        ]
+        works = (self.listen, self.feed, self.emit, self.pump, self.hear_complaints)
+        threads = [threading.Thread(target=work, daemon=True) for work in works]
         for thread in threads:
             thread.start()
         code = self.program.wait()
-        threads[2].join(1.0)  # something that the program started may hold its output open
         with self.changed:
+            self.heard = grown = time.monotonic()
+            size = self.first + len(self.kept)
+            while any(thread.is_alive() for thread in threads[3:]) and not self.given_up():
+                self.changed.wait(GRACE / 5)
+                if len(self.kept) >= WINDOW or self.first + len(self.kept) > size:
+                    grown, size = time.monotonic(), self.first + len(self.kept)
+                elif time.monotonic() - grown > GRACE:
+                    break  # what the program started holds its output open, and is silent
             self.code = code if code >= 0 else 128 - code
             self.changed.notify_all()
-            while not self.closed and time.monotonic() - self.heard < LINGER:
+            while not self.given_up():
                 self.changed.wait(1.0)
         return self.code
+
+    def given_up(self) -> bool:
+        """Whether nobody waits for the program any more."""
+        return self.closed or time.monotonic() - self.heard > LINGER
 
     def on_terminate(self, number: int, stack: object) -> None:
         self.program.kill()
@@ -142,8 +162,18 @@ class Relay:
                 self.kept += data
                 self.changed.notify_all()
 
+    def hear_complaints(self) -> None:
+        """Its standard error, as far as anybody wants to know."""
+        while True:
+            data = os.read(self.complaints.fileno(), PIECE)
+            if not data:
+                return
+            with self.changed:
+                self.complained = (self.complained + data)[-COMPLAINT:]
+                self.changed.notify_all()
+
     def emit(self) -> None:
-        """Lines to the controller: mark, place, input taken, exit code once there is one, base64."""
+        """Lines to the controller: mark, place, input taken, exit code once there is one, output, complaints."""
         ended_told = False
         while True:
             with self.changed:
@@ -152,17 +182,18 @@ class Relay:
                     piece = bytes(self.kept[start : start + PIECE])
                     ended = self.code is not None and start + len(piece) == len(self.kept)
                     behind = self.taken - self.taken_told >= WINDOW // 4
-                    if piece or behind or self.report_due or (ended and not ended_told):
+                    if piece or behind or self.report_due or self.complained or (ended and not ended_told):
                         break
                     self.changed.wait()
-                place, taken = self.cursor, self.taken
+                place, taken, complained = self.cursor, self.taken, self.complained
                 code = str(self.code) if ended else "-"
                 self.cursor += len(piece)
                 self.taken_told = taken
                 self.report_due = False
+                self.complained = b""
                 ended_told = ended
             line = b"<%s %d %d %s " % (self.mark, place, taken, code.encode("ascii"))
-            line += base64.b64encode(piece) + b"\n"
+            line += base64.b64encode(piece) + b" " + base64.b64encode(complained) + b"\n"
             while line:
                 line = line[os.write(1, line) :]
 

@@ -9,10 +9,11 @@ dies when nobody renews its timeout. What it does not do: memory images (a fork 
 
 It is no sandbox for code that one does not trust.
 
-    async with StandIn.running() as stand_in:
+    with StandIn.running() as stand_in:
         sandbox = await AsyncSandbox.create(**stand_in.connection)
 """
 
+from support.e2b_stand_in.faults import Fault
 from support.e2b_stand_in.process import StandIn
 
-__all__ = ["StandIn"]
+__all__ = ["Fault", "StandIn"]

@@ -72,7 +72,7 @@ class Server:
         return [
             Route("/stand-in/faults", self._plan, methods=["POST"]),
             Route("/stand-in/cut", self._cut, methods=["POST"]),
-            Route("/stand-in/quiesce", self._quiesce, methods=["POST"]),
+            Route("/stand-in/forget", self._forget, methods=["POST"]),
             Route("/stand-in/report", self._report, methods=["GET"]),
         ]
 
@@ -83,8 +83,10 @@ class Server:
     async def _cut(self, request: Request) -> Response:
         return JSONResponse({"streams": self._envd.cut_streams()})
 
-    async def _quiesce(self, request: Request) -> Response:
-        """Close every connection that waits for a request: a client's pool would keep it open for minutes."""
+    async def _forget(self, request: Request) -> Response:
+        self._faults.planned = []
+        self._faults.asked.clear()
+        self._leaks = 0
         for connection in tuple(self._uvicorn.server_state.connections):
             connection.shutdown()
         return JSONResponse({})

@@ -11,8 +11,8 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self, TypedDict
 
@@ -58,23 +58,27 @@ class StandIn:
         self._port = int(self._process.stdout.readline())
 
     @classmethod
-    @asynccontextmanager
-    async def running(cls, *, most: int = 100) -> AsyncGenerator[Self]:
+    @contextmanager
+    def running(cls, *, most: int = 100) -> Generator[Self]:
         """A server of one's own; at the end nothing of it is left, frozen or killed as it may be.
 
         Args:
             most: sandboxes that may be alive at a time.
         """
         with tempfile.TemporaryDirectory(prefix="e2b-stand-in-") as directory:
-            server = await asyncio.to_thread(cls, Path(directory), most)
+            server = cls(Path(directory), most)
             try:
                 yield server
             finally:
-                await asyncio.to_thread(server._close)
+                server._close()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
 
     @property
     def connection(self) -> Connection:
@@ -88,9 +92,9 @@ class StandIn:
         """Break every stream that is open; how many there were."""
         return int(json.loads(await asyncio.to_thread(self._ask, "cut", b""))["streams"])
 
-    async def quiesce(self) -> None:
-        """Have the server close idle connections, which the SDK's pool would keep."""
-        await asyncio.to_thread(self._ask, "quiesce", b"")
+    async def forget(self) -> None:
+        """Have the server forget faults and counts, and close idle connections, which the SDK's pool would keep."""
+        await asyncio.to_thread(self._ask, "forget", b"")
 
     async def report(self) -> Report:
         return msgspec.json.decode(await asyncio.to_thread(self._ask, "report"), type=Report)
