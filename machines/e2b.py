@@ -16,7 +16,26 @@ Needs ``pip install 'palmette[e2b]'``, imported on the first start. A process th
 SDK's limits): start processes by ``spawn``.
 """
 
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from palmette.machines.contract import Machine
 from palmette.machines.e2b_account import E2bAccount, E2bReapReport, delete_snapshot, reap
 from palmette.machines.e2b_backend import E2bBackend
+from palmette.machines.hosted import HostedMachine
+from palmette.machines.identity import MachineId
 
-__all__ = ["E2bAccount", "E2bBackend", "E2bReapReport", "delete_snapshot", "reap"]
+__all__ = ["E2bAccount", "E2bBackend", "E2bReapReport", "delete_snapshot", "machine", "reap"]
+
+
+def machine(rest: str, owner: str) -> Machine:
+    """What ``e2b`` and ``e2b:REST`` make: a machine from the template or snapshot ``rest``.
+
+    Raises:
+        ModuleNotFoundError: the SDK is not installed.
+    """
+    if find_spec("e2b") is None:  # which is imported on the start
+        raise ModuleNotFoundError("the e2b SDK is not installed", name="e2b")
+    id = str(MachineId.new(owner))
+    return HostedMachine(E2bBackend(rest, id), id, f"e2b:{rest}" if rest else "e2b")

@@ -9,11 +9,16 @@ from e2b import AsyncSandbox
 from e2b_fixtures import SOON, read_exactly
 from e2b_fixtures import backend as backend
 from e2b_fixtures import made as made
-from e2b_fixtures import mortal_stand_in as stand_in
+from e2b_fixtures import mortal_stand_in as mortal_stand_in
 from e2b_fixtures import sdk as sdk
 from support.e2b_stand_in import StandIn
 
 from palmette.machines.e2b import E2bBackend
+
+
+@pytest.fixture
+def stand_in(mortal_stand_in: StandIn) -> StandIn:
+    return mortal_stand_in
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen", "gone", "expired"])
@@ -50,5 +55,3 @@ async def test_a_short_freeze_is_suffered(backend: E2bBackend, stand_in: StandIn
     stand_in.thaw()
     await channel.write(b"alive")
     assert await read_exactly(channel, 5) == b"alive"
-
-
