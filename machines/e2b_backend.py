@@ -8,6 +8,7 @@ import time
 from collections.abc import Coroutine, Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from palmette.machines.backend import Backend, Place
 from palmette.machines.contract import SnapshotGrade
@@ -26,7 +27,7 @@ LEASE_SECONDS = 60.0
 """A sandbox lives on for so long without a renewal."""
 START_DEADLINE = 60.0
 SNAPSHOT_DEADLINE = 300.0
-EXAMINE_DEADLINE = 2.0
+EXAMINE_DEADLINE = 1.5
 """Seconds for each of the two questions that :meth:`E2bBackend.examine` asks at the same time."""
 PULSE = 1.0
 PULSE_DEADLINE = 1.0
@@ -100,6 +101,7 @@ class E2bBackend(Backend):
         machine = MachineId.parse(self.id)
         labels = {MACHINE: self.id, OWNER: machine.owner if machine else "", LEASE: str(self._lease)}
         doing = f"start a sandbox of {self._template!r}"
+        began = time.monotonic()
         self._unaccounted = True  # from here on E2B may hold one whose id we do not know
         try:
             creation = AsyncSandbox.create(
@@ -110,7 +112,8 @@ class E2bBackend(Backend):
                 request_timeout=START_DEADLINE,
                 **parameters,
             )
-            return await self._adopt(await call(doing, creation, deadline=START_DEADLINE, template=self._template))
+            made = await call(doing, creation, deadline=START_DEADLINE, template=self._template)
+            return await self._adopt(made, began)
         except BaseException as error:
             if _was_refused(error):
                 self._unaccounted = False
@@ -131,11 +134,15 @@ class E2bBackend(Backend):
         for channel in self._channels:
             if channel.lost is not None:  # whoever used it asks why it ended, and the sandbox may be well again
                 return channel.lost
-        health, info = await asyncio.gather(self._health(self._sandbox, EXAMINE_DEADLINE), self._info(self._sandbox))
+        health, info, refused = await asyncio.gather(
+            self._health(self._sandbox, EXAMINE_DEADLINE), self._info(self._sandbox), _refused(self._sandbox)
+        )
         if info is not None and info.cause in ("machine_removed", "expired", "machine_killed"):
             return info
         if health is None:
             return None  # what lies between us and the control plane is no illness of the sandbox
+        if refused:
+            return Evidence(cause="daemon_gone", detail=f"connections are refused: {refused}")
         if info is None and health.cause not in ("machine_removed", "expired"):
             return Evidence(cause="connection_lost", detail=f"E2B says that it runs, but it is out of reach: {health}")
         return health
@@ -194,20 +201,21 @@ class E2bBackend(Backend):
             lease=self._lease,
             pulse=self._pulse,
         )
+        began = time.monotonic()
         forking = self._alive().fork(count=1, timeout=self._lease, request_timeout=START_DEADLINE)
         try:
             with self._while_copying():
                 made = await self._call("fork the sandbox", _only(forking), deadline=START_DEADLINE)
-            await twin._adopt(made)
+            await twin._adopt(made, began)
         except BaseException as error:
             await asyncio.shield(asyncio.ensure_future(twin._undo(error)))
             raise
         return twin
 
-    async def _adopt(self, sandbox: AsyncSandbox) -> Place:
+    async def _adopt(self, sandbox: AsyncSandbox, began: float) -> Place:
         """Take charge of a sandbox that was just made: see what it is, and end copies of our own processes in it."""
         self._sandbox = sandbox
-        self._expires = time.monotonic() + self._lease
+        self._expires = began + self._lease  # at the earliest
         asking = self._call("ask for the sandbox's size", sandbox.get_info(request_timeout=CALL_DEADLINE))
         info, _ = await asyncio.gather(asking, end_copies(sandbox, self.id))
         return Place(
@@ -287,6 +295,20 @@ class E2bBackend(Backend):
 
     def _gone(self) -> Literal["expired", "machine_removed"]:
         return "expired" if self._overdue() else "machine_removed"
+
+
+async def _refused(sandbox: AsyncSandbox) -> str | None:
+    """Whether nobody listens where the sandbox is reached: the SDK tries on for seconds before it says so."""
+    url = urlsplit(sandbox.envd_api_url)
+    try:
+        async with asyncio.timeout(EXAMINE_DEADLINE):
+            _, writer = await asyncio.open_connection(url.hostname, url.port or (80 if url.scheme == "http" else 443))
+    except ConnectionRefusedError as error:
+        return str(error)
+    except (OSError, TimeoutError):
+        return None  # a proxy may be the only way out, say: this is no more than a hint
+    writer.close()
+    return None
 
 
 async def _only(forking: Coroutine[object, object, Sequence[AsyncSandbox | Exception]]) -> AsyncSandbox:

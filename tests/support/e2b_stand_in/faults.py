@@ -54,6 +54,8 @@ class Faults:
                 pass
         elif fault.after:
             await self._app(scope, receive, _lost)
+            # Headers that promise a body, and an error instead of it: the server can but break the connection.
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1000")]})
             raise ConnectionResetError(what)
         elif fault.status is None:
             await self._app(scope, receive, send)
