@@ -9,10 +9,11 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import cache
 from importlib import import_module
 
 import pytest
-from support.e2b_stand_in import StandIn
+from support.e2b_stand_in import Connection, StandIn
 
 from palmette.machines.e2b import E2bAccount, E2bBackend
 from palmette.machines.e2b_channel import E2bChannel
@@ -29,14 +30,19 @@ def machine_id() -> str:
 
 @pytest.fixture(scope="session")
 def sdk() -> None:
+    _warm()
+
+
+@cache
+def _warm() -> None:
     """The SDK's own threads and sockets, which stay for the process's life, are made before anything is counted."""
 
-    async def use() -> None:
+    async def use(connection: Connection) -> None:
         e2b = import_module("e2b")
-        with pytest.raises(Exception):  # noqa: B017, PT011 - nobody is there
-            await e2b.AsyncSandbox.kill("none", api_key="none", api_url="http://127.0.0.1:1", request_timeout=1)
+        assert not await e2b.AsyncSandbox.kill("none", **connection)
 
-    asyncio.run(use())
+    with StandIn.running() as server:
+        asyncio.run(use(server.connection))
 
 
 @pytest.fixture(scope="session")

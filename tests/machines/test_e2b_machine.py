@@ -71,8 +71,8 @@ async def test_a_killed_runner_is_the_commands_doing_and_the_machine_goes_on(mac
 
 
 async def test_a_leased_machine_outlives_its_lease(stand_in: StandIn) -> None:
-    async with _machine(stand_in, lease=2) as machine:
-        assert (await machine.exec("sleep 2.6; echo alive", timeout=10)).stdout == b"alive\n"
+    async with _machine(stand_in, lease=1) as machine:
+        assert (await machine.exec("sleep 1.6; echo alive", timeout=10)).stdout == b"alive\n"
     assert (await stand_in.report()).asked["POST /sandboxes/{id}/timeout"] >= 4
 
 

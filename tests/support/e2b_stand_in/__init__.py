@@ -14,6 +14,6 @@ It is no sandbox for code that one does not trust.
 """
 
 from support.e2b_stand_in.faults import Fault
-from support.e2b_stand_in.process import StandIn
+from support.e2b_stand_in.process import Connection, StandIn
 
-__all__ = ["Fault", "StandIn"]
+__all__ = ["Connection", "Fault", "StandIn"]
