@@ -75,10 +75,14 @@ class Command:
             stdin = os.open(os.devnull, os.O_RDONLY)
         return stdin, stdout, stderr
 
-    async def events(self) -> AsyncIterator[Message]:
-        """What happens from now on, to the end event. A reader that goes away changes nothing for the command."""
+    def listen(self) -> Queue:
+        """For :meth:`events`: what happens from now on is put in here."""
         queue: Queue = asyncio.Queue(QUEUED)
         self._readers.append(queue)
+        return queue
+
+    async def events(self, queue: Queue) -> AsyncIterator[Message]:
+        """All to the end event. A reader that goes away changes nothing for the command."""
         try:
             yield {"start": {"pid": self.pid}}
             while (event := await queue.get()) is not None:

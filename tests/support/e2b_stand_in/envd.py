@@ -15,7 +15,7 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from support.e2b_stand_in.commands import Command
+from support.e2b_stand_in.commands import Command, Queue
 from support.e2b_stand_in.namespaces import HOME, USER
 from support.e2b_stand_in.sandbox import Sandbox
 from support.e2b_stand_in.wire import Message, RpcError, child, frame, frames, text, unary, unframed
@@ -107,14 +107,15 @@ class Envd:
             return _stream_of(error)
 
     def _stream(self, command: Command) -> Response:
-        return StreamingResponse(self._frames(command), media_type="application/connect+json")
+        # Listens before anything is awaited: a quick command's output would be missed.
+        return StreamingResponse(self._frames(command, command.listen()), media_type="application/connect+json")
 
-    async def _frames(self, command: Command) -> AsyncIterator[bytes]:
+    async def _frames(self, command: Command, queue: Queue) -> AsyncIterator[bytes]:
         task = asyncio.current_task()
         assert task is not None
         self._streams.add(task)
         try:
-            async for event in command.events():
+            async for event in command.events(queue):
                 yield frame({"event": event})
             yield frame({}, last=True)
         except asyncio.CancelledError as error:
