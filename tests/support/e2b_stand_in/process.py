@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Self, TypedDict
 
 import msgspec
+import psutil
 from support.e2b_stand_in.faults import Fault
 
 API_KEY = "e2b_0123456789abcdef0123456789abcdef01234567"
@@ -52,10 +52,13 @@ class StandIn:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=TESTS,
-            env={**os.environ, "PYTHONPATH": str(TESTS)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])},
         )
         assert self._process.stdout is not None
         self._port = int(self._process.stdout.readline())
+        self._server = psutil.Process(self._process.pid)
+        if _ROOT:
+            (self._server,) = self._server.children()
 
     @classmethod
     @contextmanager
@@ -100,14 +103,14 @@ class StandIn:
         return msgspec.json.decode(await asyncio.to_thread(self._ask, "report"), type=Report)
 
     def freeze(self) -> None:
-        self._process.send_signal(signal.SIGSTOP)
+        self._server.suspend()
 
     def thaw(self) -> None:
-        self._process.send_signal(signal.SIGCONT)
+        self._server.resume()
 
     def kill(self) -> None:
         """SIGKILL, and with it die the sandboxes."""
-        self._process.kill()
+        self._server.kill()
         self._process.wait()
 
     def _ask(self, what: str, body: bytes | None = None) -> bytes:
@@ -147,5 +150,6 @@ def _arguments(pid: str) -> bytes:
         return b""
 
 
-_ROOT = [] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user"]
+_UNSHARE = "unshare --user --map-root-user --pid --fork --kill-child --mount-proc"
+_ROOT = [] if os.geteuid() == 0 else _UNSHARE.split()
 """The server needs to make namespaces; an ordinary user gets them in a user namespace of its own."""

@@ -42,7 +42,8 @@ class Sandbox:
         self.envs = envs
         self.paused = False
         self.commands: dict[int, Command] = {}
-        self.started = datetime.now(UTC)
+        self.started = self.ends = datetime.now(UTC)
+        self._settled = asyncio.Event()
         self._directory = parent / self.id
         self._ended = ended
         self._expiry: asyncio.TimerHandle | None = None
@@ -50,11 +51,14 @@ class Sandbox:
 
     async def start(self, timeout: float, files: Path | None = None) -> None:
         """Make it, with a copy of the files that :meth:`keep_files` kept."""
-        if files is not None:
-            await _copy(files, self._directory)
-        self.inside = Inside(self._directory)
-        await self.inside.ready()
-        self.live_for(timeout)
+        try:
+            if files is not None:
+                await _copy(files, self._directory)
+            self.inside = Inside(self._directory)
+            await self.inside.ready()
+            self.live_for(timeout)
+        finally:
+            self._settled.set()
 
     def live_for(self, timeout: float) -> None:
         """From now; the time is given anew, not added."""
@@ -64,7 +68,8 @@ class Sandbox:
             self._expiry = asyncio.get_running_loop().call_later(timeout, self._ended, self)
 
     async def end(self) -> None:
-        """Kill what runs and remove the files."""
+        """Kill what runs and remove the files; one that is being made is made first."""
+        await self._settled.wait()
         self._cancel_expiry()
         await self.inside.end()
         for command in tuple(self._all):
