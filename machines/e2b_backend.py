@@ -17,6 +17,7 @@ from palmette.machines.e2b_channel import E2bChannel, end_copies
 from palmette.machines.errors import MachineError, MachineLost
 from palmette.machines.evidence import Evidence
 from palmette.machines.identity import MachineId
+from palmette.machines.shelter import sheltered
 
 if TYPE_CHECKING:
     from e2b import AsyncSandbox
@@ -117,7 +118,7 @@ class E2bBackend(Backend):
         except BaseException as error:
             if _was_refused(error):
                 self._unaccounted = False
-            await asyncio.shield(asyncio.ensure_future(self._undo(error)))
+            await sheltered(self._undo(error))
             raise
 
     async def open_channel(self, argv: Sequence[str]) -> E2bChannel:
@@ -180,8 +181,11 @@ class E2bBackend(Backend):
             await self._call("renew the sandbox", self._alive().set_timeout(whole, request_timeout=CALL_DEADLINE))
         except MachineLost as error:
             late = self._expires - time.monotonic() < seconds / 2
-            if late or error.evidence is None or error.evidence.cause not in _WAY:
-                raise
+            if not late and error.evidence is not None and error.evidence.cause in _WAY:
+                return
+            for channel in self._channels:  # whoever uses them is told why, and not that a command did it
+                channel.lose(error.evidence or Evidence(cause="unknown", detail=str(error)))
+            raise
         else:
             self._expires = began + whole
 
@@ -208,7 +212,8 @@ class E2bBackend(Backend):
                 made = await self._call("fork the sandbox", _only(forking), deadline=START_DEADLINE)
             await twin._adopt(made, began)
         except BaseException as error:
-            await asyncio.shield(asyncio.ensure_future(twin._undo(error)))
+            # One whose id was lost on the way carries this machine's labels: it ends with its lease, or by the reaper.
+            await sheltered(twin._undo(error))
             raise
         return twin
 

@@ -145,6 +145,9 @@ class E2bChannel:
             except MachineError as error:
                 self._fail(error)
                 raise ConnectionError(f"the stream to the sandbox has ended. {self.complaint}") from error
+            except asyncio.CancelledError:
+                self._end("a write was called off half-way")
+                raise
 
     async def close(self) -> None:
         self._end()
@@ -176,7 +179,7 @@ class E2bChannel:
         while True:
             heard = self._lines
             lost = await self._until_end(handle)
-            if lost is None:
+            if lost is None or self._ended:
                 self._end()
                 return
             fruitless = fruitless + 1 if self._lines == heard else 0
