@@ -136,6 +136,7 @@ class Backend(ABC):
         del name
         raise SnapshotNotPossible(f"the {self.name} backend keeps no state of its own")
 
-    async def fork(self) -> Backend | None:
-        """A started twin, where the backend has a native way; ``None``: by :meth:`snapshot`."""
+    async def fork(self, id: str) -> Backend | None:
+        """A started twin labelled ``id``, its place alike, where there is a native way; ``None``: by :meth:`snapshot`."""
+        del id
         return None

@@ -16,15 +16,17 @@ A command that ran and failed is no exception: it is an :class:`~palmette.machin
 files and directories keep Python's own names (``FileNotFoundError``, ``IsADirectoryError``, ``NotADirectoryError``).
 
 :func:`boundary` is the one place where an ``OSError`` of the host is sorted into "lost" or "ordinary".
-"""
 
-from __future__ import annotations
+This file also runs inside machines (see :mod:`palmette.machines.runner`): Python 3.6, standard library only.
+"""
 
 import errno
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-from palmette.machines.evidence import Evidence
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from palmette.machines.evidence import Evidence
 
 
 class MachineError(Exception):
@@ -38,7 +40,7 @@ class MachineLost(MachineError):
 
     retryable = True
 
-    def __init__(self, text: str, evidence: Evidence | None = None) -> None:
+    def __init__(self, text: str, evidence: "Evidence | None" = None) -> None:
         super().__init__(text if evidence is None else f"{text}: {evidence}")
         self.evidence = evidence
 
@@ -91,7 +93,7 @@ _HOST_FAILURES = frozenset(
 
 
 @contextmanager
-def boundary(doing: str, *, alive: Callable[[], bool]) -> Generator[None]:
+def boundary(doing: str, *, alive: "Callable[[], bool]") -> "Generator[None]":
     """Sort the ``OSError`` of a backend's edge: a lost machine or a failing host is ``MachineLost``, the rest passes.
 
     Args:

@@ -184,9 +184,9 @@ class LocalMachine(AbstractAsyncContextManager["LocalMachine"]):
         """
         doing = f"put {path!r}"
         if len(data) <= SMALL:
-            self._at_root(doing, lambda root: write_file(root, path, data, mode))
+            self._at_root(doing, lambda root: write_file(root, path, (data,), mode))
         else:
-            await self._in_thread(doing, lambda root: write_file(root, path, data, mode))
+            await self._in_thread(doing, lambda root: write_file(root, path, (data,), mode))
 
     async def get(self, path: str, *, max_bytes: int = 64 << 20) -> bytes:
         """Read a regular file.
