@@ -101,7 +101,9 @@ class Pool:
             await self.leave(shared)
             raise
 
-    async def errand(self, address: Address, seat: Seat | None, argv: Sequence[str], *, seconds: float) -> Answer:
+    async def errand(
+        self, address: Address, seat: Seat | None, argv: Sequence[str], *, stdin: bytes = b"", seconds: float
+    ) -> Answer:
         """Run a short program on the host: over ``seat``'s connection, or another one if that is dead or full.
 
         Raises:
@@ -109,11 +111,11 @@ class Pool:
         """
         if seat is not None and seat.connection.alive:
             with suppress(SessionsExhausted):
-                return await seat.connection.run(argv, seconds=seconds)
+                return await seat.connection.run(argv, stdin=stdin, seconds=seconds)
             seat.refused()
         other = await self.seat(address)
         try:
-            return await other.connection.run(argv, seconds=seconds)
+            return await other.connection.run(argv, stdin=stdin, seconds=seconds)
         except SessionsExhausted as error:
             raise no_sessions(address) from error
         finally:

@@ -24,6 +24,10 @@ from hypothesis import HealthCheck, settings
 from support.postgres_server import mortal_postgres as mortal_postgres
 from support.postgres_server import postgres_server as postgres_server
 from support.postgres_server import postgres_template as postgres_template
+from support.ssh_server import mortal_sshd as mortal_sshd
+from support.ssh_server import ssh_jump_server as ssh_jump_server
+from support.ssh_server import ssh_server as ssh_server
+from support.ssh_server import sshd_program as sshd_program
 
 GRACE = 3.0
 
