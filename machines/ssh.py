@@ -120,7 +120,7 @@ class SshBackend(Backend):
         if evidence is not None:
             return evidence
         try:
-            there = await errands.exists(pool(), address, seat, self._directory, seconds=_EXAMINE)
+            there = await errands.exists(pool(), address, seat, f"{self._directory}/work", seconds=_EXAMINE)
         except MachineLost as error:
             return error.evidence or Evidence(cause="unknown", detail=str(error))
         if there:
@@ -144,7 +144,7 @@ class SshBackend(Backend):
         if seat is None or self._address is None:
             return
         try:
-            if not await self._has_tidied_up():
+            if self._channels and not await self._has_tidied_up(seat, self._address):
                 ended = await errands.end(pool(), self._address, seat, self._id, self._directory)
                 if trouble := errands.complaint(ended):
                     raise MachineError(trouble)
@@ -157,17 +157,17 @@ class SshBackend(Backend):
         finally:
             await seat.release(stuck=not all(channel.has_ended for channel in self._channels))
 
-    async def _has_tidied_up(self) -> bool:
-        """Wait for the runner to go; whether it did so in good order, which includes its directory."""
-        if not self._channels:
-            return True
+    async def _has_tidied_up(self, seat: Seat, address: Address) -> bool:
+        """Wait for the runner to go; whether it did so in good order, with its directory."""
         for channel in self._channels:
             await channel.close()
         with suppress(TimeoutError):
             async with asyncio.timeout(_PART):
                 for channel in self._channels:
                     await channel.ended()
-        return self._channels[-1].exit_status == 0
+        if self._channels[-1].exit_status != 0:
+            return False
+        return not await errands.exists(pool(), address, seat, self._directory, seconds=errands.SECONDS)
 
     def _started(self) -> tuple[Seat, Address]:
         if self._seat is None or self._address is None:

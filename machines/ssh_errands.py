@@ -96,8 +96,8 @@ async def check_host(pool: Pool, address: Address, seat: Seat, image: SshImage) 
 
 
 async def exists(pool: Pool, address: Address, seat: Seat, directory: str, *, seconds: float) -> bool:
-    """Whether the machine's directory is there."""
-    answer = await pool.errand(address, seat, ["/bin/sh", "-c", 'test -d "$1/work"', "sh", directory], seconds=seconds)
+    """Whether there is that directory."""
+    answer = await pool.errand(address, seat, ["/bin/sh", "-c", 'test -d "$1"', "sh", directory], seconds=seconds)
     return answer.status == 0
 
 

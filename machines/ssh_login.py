@@ -22,6 +22,7 @@ from palmette.machines.ssh_address import Address
 
 if TYPE_CHECKING:
     from paramiko import Channel, PKey, Transport
+    from paramiko.hostkeys import HostKeys
 
 PATIENCE = 4.0
 """Seconds that a server may take for each step of a login: to say who it is, to agree on keys, to look at a key."""
@@ -157,21 +158,39 @@ class _KnownHosts:
     """What the known_hosts files say of one host."""
 
     def __init__(self, address: Address) -> None:
-        from paramiko.hostkeys import HostKeys, InvalidHostKey
+        from paramiko.hostkeys import HostKeys
 
         self._address = address
         keys = HostKeys()
         self._revoked: set[str] = set()
         for path in address.known_hosts:
             try:
-                keys.load(path)
                 with open(path, encoding="utf-8", errors="replace") as file:
-                    self._revoked |= {line.split()[3] for line in file if _revokes(line)}
+                    for line in file:
+                        self._learn(line, keys)
             except FileNotFoundError:
                 continue
-            except (OSError, InvalidHostKey) as error:
+            except OSError as error:
                 raise ImageUnusable(f"the known hosts in {path} cannot be read: {error}") from error
         self._keys: dict[str, PKey] = dict(keys.lookup(address.known_as) or {})
+
+    def _learn(self, line: str, keys: HostKeys) -> None:
+        from paramiko import SSHException
+        from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
+
+        # paramiko does not know of marked lines and stumbles over them.
+        if line.startswith("@"):
+            words = line.split()
+            if words[0] == "@revoked" and len(words) >= 4:
+                self._revoked.add(words[3])
+            return
+        try:
+            entry = HostKeyEntry.from_line(line.strip())
+        except (InvalidHostKey, SSHException):  # ssh passes over what it cannot read, too
+            return
+        if entry is not None:
+            for name in entry.hostnames:
+                keys.add(name, entry.key.get_name(), entry.key)
 
     def types(self) -> list[str]:
         return list(self._keys)
@@ -196,10 +215,6 @@ class _KnownHosts:
                 f"{was}. The host was set up anew, or somebody stands between; ask its administrator, and only then "
                 f"remove the old key: ssh-keygen -f {self._address.known_hosts[0]} -R '{name}'"
             )
-
-
-def _revokes(line: str) -> bool:
-    return line.startswith("@revoked") and len(line.split()) >= 4
 
 
 def _authenticate(address: Address, transport: Transport, wire: Wire) -> None:

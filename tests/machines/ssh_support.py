@@ -77,7 +77,9 @@ def is_one_of(*causes: str) -> Callable[[Evidence | None], bool]:
 def own_connections(server: SshServer) -> list[int]:
     """Descriptors of this process's connections to ``server``."""
     wanted = f"0100007F:{server.port:04X}"
-    inodes = {line.split()[9] for line in Path("/proc/net/tcp").read_text().splitlines()[1:] if line.split()[2] == wanted}
+    inodes = {
+        line.split()[9] for line in Path("/proc/net/tcp").read_text().splitlines()[1:] if line.split()[2] == wanted
+    }
     found: list[int] = []
     for name in os.listdir("/proc/self/fd"):
         try:

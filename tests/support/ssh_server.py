@@ -38,8 +38,8 @@ class SshServer:
     def __init__(self, home: Path, program: Path, key: Path | None = None, *, max_sessions: int = 10) -> None:
         self.home = home
         self.user = pwd.getpwuid(os.geteuid()).pw_name
-        self.host_key = _generate(home / "host_key")
-        self.key = key or _generate(home / "client_key")
+        self.host_key = generate_key(home / "host_key")
+        self.key = key or generate_key(home / "client_key")
         self.known_hosts = home / "known_hosts"
         self.log = home / "log"
         self.port = _free_port()
@@ -217,9 +217,10 @@ def running_server(
             server.kill()
 
 
-def _generate(path: Path) -> Path:
+def generate_key(path: Path, passphrase: str = "") -> Path:
+    """A key pair in ``path`` and ``path.pub``."""
     subprocess.run(
-        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "palmette-test", "-f", path],
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", passphrase, "-C", "palmette-test", "-f", path],
         check=True, capture_output=True, timeout=_DEADLINE,
     )  # fmt: skip
     return path
