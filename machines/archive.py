@@ -13,6 +13,7 @@ import posixpath
 import stat
 import tarfile
 from collections.abc import Callable
+from typing import cast
 
 from palmette.machines.errors import FileTooLarge, NotAFile, PathEscapes
 from palmette.machines.files import write_file
@@ -59,9 +60,10 @@ def pack(root: int, path: str, write: "Callable[[bytes], object]", max_bytes: in
     try:
         top = f"/proc/self/fd/{handle}"
         directory = stat.S_ISDIR(os.fstat(handle).st_mode)
-        with tarfile.open(
-            fileobj=_Bounded(write, path, max_bytes), mode="w|", format=tarfile.PAX_FORMAT, bufsize=_PIECE
-        ) as archive:  # type: tarfile.TarFile
+        file = cast(
+            "IO[bytes]", _Bounded(write, path, max_bytes)
+        )  # writing a stream, tarfile calls nothing but write()
+        with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_PIECE) as archive:
             if directory:
                 for name in sorted(os.listdir(top)):
                     _add(archive, f"{top}/{name}", name)
@@ -158,7 +160,7 @@ class _Unpacking:
     def __init__(self, root: int, top: str) -> None:
         self._root = root
         self._top = top
-        self._directories = []  # type: list[tuple[str, tarfile.TarInfo]]
+        self._directories: list[tuple[str, tarfile.TarInfo]] = []
 
     def all(self, archive: "tarfile.TarFile") -> None:
         self._make(self._top)

@@ -137,6 +137,6 @@ class Backend(ABC):
         raise SnapshotNotPossible(f"the {self.name} backend keeps no state of its own")
 
     async def fork(self, id: str) -> Backend | None:
-        """A started twin labelled ``id``, its place alike, where there is a native way; ``None``: by :meth:`snapshot`."""
+        """A started twin, labelled ``id`` and its place alike, where there is a way; ``None``: by :meth:`snapshot`."""
         del id
         return None

@@ -30,6 +30,10 @@ class Tail:
         if len(self._kept) > 2 * self._room:
             del self._kept[: -self._room]
 
+    def __len__(self) -> int:
+        """Bytes in memory, at most twice ``room`` and what was fed last."""
+        return len(self._kept)
+
     @property
     def left_out(self) -> int:
         """Bytes that were fed and are not kept."""

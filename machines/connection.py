@@ -171,6 +171,11 @@ class Connection:
         evidence = await self.examine()
         if evidence is not None:
             raise MachineLost(f"machine {self._machine} is lost, {end.seen}", evidence)
+        if end.expired:
+            raise MachineLost(
+                f"machine {self._machine} is lost",
+                Evidence(cause="expired", detail="nothing was heard of its controller for longer than the lease"),
+            )
         if end.forged:
             raise MachineLost(
                 f"machine {self._machine} is lost: {end.seen}",

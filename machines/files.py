@@ -79,7 +79,7 @@ def read_file(root: int, path: str, max_bytes: int) -> bytes:
     """
     with regular_file(root, path) as (fd, size):
         if size <= max_bytes:
-            chunks = []  # type: list[bytes]
+            chunks: list[bytes] = []
             room = max_bytes + 1
             while room:
                 chunk = os.read(fd, min(room, 1 << 20))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import Literal, cast
+from typing import Literal
 
 from palmette.machines.contract import ExecResult
 from palmette.machines.errors import (
@@ -98,8 +98,7 @@ def result(ending: Ending, *, stdout: bytes, stderr: bytes, left_out: int, durat
     if ending.evidence is not None:
         if ending.evidence not in _DETAILS:
             raise ProtocolError(f"unknown evidence {ending.evidence!r}")
-        cause = cast("Literal['out_of_memory', 'too_many_processes', 'disk_full', 'runner_killed']", ending.evidence)
-        evidence = Evidence(cause=cause, detail=_DETAILS[cause], agents_doing=True)
+        evidence = Evidence(cause=ending.evidence, detail=_DETAILS[ending.evidence], agents_doing=True)
     return ExecResult(
         exit_code=ending.code,
         signal=ending.signal,

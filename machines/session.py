@@ -23,6 +23,7 @@ from palmette.machines.runner import wire
 
 T = TypeVar("T")
 
+
 class SessionEnded(Exception):
     """No more will be heard of the runner. The text says what was seen."""
 
@@ -33,16 +34,26 @@ class End(msgspec.Struct, frozen=True):
     seen: str
     forged: bool = False
     """Somebody else wrote into the runner's channel."""
+    expired: bool = False
+    """The runner heard nothing of us for a lease."""
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """Why a job did not start."""
+    """What went wrong in the runner; of a job, at which stage of its start."""
 
-    failed: str
+    failed: str = ""
     errno: int = 0
     text: str = ""
     kind: str = "OSError"
     path: str | None = None
+
+    @classmethod
+    def of(cls, error: object) -> Failed:
+        """Raises SessionEnded: the runner does not describe failures like that."""
+        try:
+            return _convert(error, cls)
+        except msgspec.ValidationError as wrong:
+            raise SessionEnded(f"the runner failed in a way that it does not fail in: {wrong}") from None
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -239,6 +250,11 @@ class Session:
     def send_json(self, kind: int, number: int, value: object) -> None:
         self.send(kind, number, wire.json_frame(kind, number, value)[wire.HEADER.size :])
 
+    @property
+    def jobs(self) -> list[Job]:
+        """Those that run."""
+        return list(self._jobs.values())
+
     def start(
         self,
         what: Specification,
@@ -330,6 +346,8 @@ class Session:
                 raise wire.ProtocolError(f"an answer to call {number}, which nobody made")
             if not call.done():
                 call.set_result(wire.unpack(payload))
+        elif kind == wire.EXPIRED:
+            self._finish(End("its lease ran out", expired=True))
         elif kind != wire.PONG:
             job = self._jobs.get(number)
             if job is None:

@@ -17,8 +17,8 @@ class Gauges:
     """Counters of this machine."""
 
     def __init__(self) -> None:
-        self._memory = []  # type: list[tuple[str, bytes]]
-        self._processes = []  # type: list[tuple[str, bytes]]
+        self._memory: list[tuple[str, bytes]] = []
+        self._processes: list[tuple[str, bytes]] = []
         groups = _groups()
         for file, word, controllers in _PLACES:
             for controller in controllers:
@@ -56,8 +56,8 @@ def _sum(counters: "list[tuple[str, bytes]]") -> int:
 
 def _groups() -> "dict[str, list[str]]":
     """By controller (``""``: version 2), directories where this process's group may be, the likeliest first."""
-    mounts = {}  # type: dict[str, tuple[str, str]]
-    found = {}  # type: dict[str, list[str]]
+    mounts: dict[str, tuple[str, str]] = {}
+    found: dict[str, list[str]] = {}
     try:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
             for line in file:

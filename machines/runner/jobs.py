@@ -18,6 +18,7 @@ import struct
 import termios
 import time
 from collections.abc import Callable
+from functools import partial
 
 from palmette.machines.capture import Tail
 from palmette.machines.runner import wire
@@ -55,7 +56,7 @@ class Job:
         self._kill_strays = kill_strays
         self._keep = keep
         self._credit = wire.OUTPUT_WINDOW
-        self._readers = {}  # type: dict[int, int]
+        self._readers: dict[int, int] = {}
         self._heads = {wire.OUT: (keep or 0) // 2, wire.ERR: (keep or 0) // 2}
         self._tails = {kind: Tail((keep or 0) - (keep or 0) // 2) for kind in self._heads}
         self._stdin = -1
@@ -65,8 +66,8 @@ class Job:
         self._input_taken = 0
         self._report = -1
         self._report_text = b""
-        self._status = None  # type: int | None
-        self._failed = None  # type: dict[str, object] | None
+        self._status: int | None = None
+        self._failed: dict[str, object] | None = None
         self._left = 0
         self._keeper_died = False
         self._timed_out = False
@@ -83,7 +84,8 @@ class Job:
         Raises:
             OSError: no descriptors or processes are left; nothing is left of it.
         """
-        loop, theirs = self._loop, []  # type: tuple[Loop, list[int]]
+        loop = self._loop
+        theirs: list[int] = []
         try:
             if size is not None:
                 master, slave = pty.openpty()
@@ -177,7 +179,7 @@ class Job:
 
     def _watch_output(self) -> None:
         for fd in self._readers:
-            self._loop.watch(fd, lambda fd=fd: self._read(fd), vital=False)
+            self._loop.watch(fd, partial(self._read, fd), vital=False)
 
     def _read(self, fd: int) -> bool:
         """One piece; whether there may be more at once."""

@@ -24,6 +24,7 @@ import signal
 import sys
 import termios
 import traceback
+from collections.abc import Callable
 
 from palmette.machines.runner.libc import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, prctl
 from palmette.machines.runner.processes import kill_descendants, kill_tagged, reap, send
@@ -53,7 +54,7 @@ class Launch:
         self.argv = argv
         self.env = env
         self.limits = limits
-        self.chore = None  # type: Callable[[], None] | None
+        self.chore: Callable[[], None] | None = None
         """Run instead of ``argv``, in the same kind of process."""
         self.cwd = -1
         self.stdin = -1
@@ -120,7 +121,7 @@ def _keep(what: Launch, runner: int) -> None:
         send(-pid, signal.SIGKILL)
         left = kill_tagged(EXEC_TAG, what.env.get(EXEC_TAG, ""), frozenset((os.getpid(), runner)))
         statuses, _ = reap()
-    message = {"gone": left == 0, "left": left}  # type: dict[str, object]
+    message: dict[str, object] = {"gone": left == 0, "left": left}
     if not ended:
         message["status"] = statuses.get(pid, int(signal.SIGKILL))
     _report(what.report, message)

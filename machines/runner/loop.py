@@ -22,15 +22,15 @@ class Loop:
         os.set_blocking(taken, False)
         self._decoder = wire.Decoder(wire.FROM_CONTROLLER)
         self._outgoing = bytearray()
-        self._callbacks = {}  # type: dict[int, Callable[[], None]]
+        self._callbacks: dict[int, Callable[[], object]] = {}
         self._everything = select.poll()
         self._vital = select.poll()
         self._vital.register(given, select.POLLIN)
         self._everything.register(given, select.POLLIN)
-        self.incoming = []  # type: list[tuple[int, int, bytes]]
+        self.incoming: list[tuple[int, int, bytes]] = []
         self.ended = False
         """Whether the controller is gone: the end of input, or nobody to write to."""
-        self.owned = set()  # type: set[int]
+        self.owned: set[int] = set()
         """Descriptors that a fork should close."""
         self.now = time.monotonic()
 
@@ -46,7 +46,7 @@ class Loop:
         self.owned.discard(fd)
         os.close(fd)
 
-    def watch(self, fd: int, callback: "Callable[[], None]", *, write: bool = False, vital: bool = True) -> None:
+    def watch(self, fd: int, callback: "Callable[[], object]", *, write: bool = False, vital: bool = True) -> None:
         """Have ``callback`` called while ``fd`` is ready. What is not ``vital`` waits while frames pile up."""
         self._callbacks[fd] = callback
         events = select.POLLOUT if write else select.POLLIN

@@ -49,7 +49,7 @@ class Runner:
         self._environment.pop(RUNNER_TAG, None)
         self._environment.update(cast("dict[str, str]", configuration["environment"]))
         self._gauges = Gauges()
-        self._jobs = {}  # type: dict[int, Job]
+        self._jobs: dict[int, Job] = {}
         self._heard = loop.now
         self._renewed = 0.0
         os.makedirs(self._workdir, 0o755 if self._root == "/" else 0o700, exist_ok=True)
@@ -91,6 +91,7 @@ class Runner:
                     asked = asked or kind == wire.END_ALL
                     self._serve(kind, number, payload)
             elif loop.now >= self._heard + self._lease:
+                loop.send(wire.EXPIRED, 0)
                 break
             self._tend()
         self._end()
@@ -203,7 +204,8 @@ class Runner:
         return lambda: chores.read(root, path, most)
 
     def _call(self, number: int, head: "dict[str, object]", data: bytes) -> None:
-        reply, answer = {}, b""  # type: tuple[dict[str, object], bytes]
+        reply: dict[str, object] = {}
+        answer = b""
         name = head["name"]
         try:
             if name == "processes":

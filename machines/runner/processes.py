@@ -19,7 +19,7 @@ _FREEZE_AFTER = 3
 
 def parents() -> "dict[int, int]":
     """The parent of every process that can be seen; zombies too."""
-    found = {}  # type: dict[int, int]
+    found: dict[int, int] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
             status = _read(f"/proc/{name}/stat")
@@ -30,10 +30,10 @@ def parents() -> "dict[int, int]":
 
 def descendants(root: int, spared: "frozenset[int]" = frozenset()) -> "list[int]":
     """All below ``root``, except those in ``spared`` and below them."""
-    children = {}  # type: dict[int, list[int]]
+    children: dict[int, list[int]] = {}
     for pid, parent in parents().items():
         children.setdefault(parent, []).append(pid)
-    found = []  # type: list[int]
+    found: list[int] = []
     waiting = list(children.get(root, ()))
     while waiting:
         pid = waiting.pop()
@@ -45,7 +45,7 @@ def descendants(root: int, spared: "frozenset[int]" = frozenset()) -> "list[int]
 
 def reap() -> "tuple[dict[int, int], bool]":
     """Take the exit statuses of children that have ended; and whether there are others."""
-    ended = {}  # type: dict[int, int]
+    ended: dict[int, int] = {}
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -64,7 +64,7 @@ def kill_descendants(spared: "frozenset[int]" = frozenset()) -> "tuple[dict[int,
     """
     deadline = time.monotonic() + KILL_DEADLINE
     own = os.getpid()
-    statuses = {}  # type: dict[int, int]
+    statuses: dict[int, int] = {}
     passes = 0
     while True:
         ended, more = reap()
@@ -111,7 +111,7 @@ def send(pid: int, number: int) -> None:
 def _read(path: str) -> bytes:
     try:
         with open(path, "rb", buffering=0) as file:
-            pieces = []  # type: list[bytes]
+            pieces: list[bytes] = []
             while True:
                 piece = file.read(1 << 16)
                 if not piece:

@@ -9,6 +9,7 @@ runner): whoever reads it notices, and never allocates what a forged length asks
 
 import json
 import struct
+from typing import cast
 
 MAGIC = b"\x9fp"
 HEADER = struct.Struct(">2sBxII")
@@ -37,9 +38,10 @@ STDIN_GONE = 38
 REPLY = 39  # packed
 PONG = 40
 OUTPUT_ENDED = 41
+EXPIRED = 42  # its last frame: the controller said nothing for a lease
 
 FROM_CONTROLLER = frozenset(range(CONFIGURE, END_ALL + 1))
-FROM_RUNNER = frozenset(range(HELLO, OUTPUT_ENDED + 1))
+FROM_RUNNER = frozenset(range(HELLO, EXPIRED + 1))
 
 OUTPUT_WINDOW = 1 << 20
 """Bytes of a job's output that may be under way, or wait for their reader, where output goes by credit."""
@@ -94,7 +96,7 @@ def parse_object(payload: bytes) -> "dict[str, object]":
     value = parse(payload)
     if not isinstance(value, dict):
         raise ProtocolError("a JSON object was due")
-    return value
+    return cast("dict[str, object]", value)
 
 
 class Decoder:
@@ -112,7 +114,7 @@ class Decoder:
         """
         buffer = self._buffer
         buffer += data
-        frames = []  # type: list[tuple[int, int, bytes]]
+        frames: list[tuple[int, int, bytes]] = []
         at, size = 0, len(buffer)
         while size - at >= HEADER.size:
             magic, kind, number, length = HEADER.unpack_from(buffer, at)
