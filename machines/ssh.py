@@ -21,17 +21,20 @@ import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
+from importlib.util import find_spec
 from typing import ClassVar, Literal
 
 from palmette.machines import ssh_errands as errands
 from palmette.machines.backend import Backend, Channel, Place
 from palmette.machines.errors import MachineError, MachineLost, UnknownImage
 from palmette.machines.evidence import Evidence
+from palmette.machines.hosted import HostedMachine
+from palmette.machines.identity import MachineId
 from palmette.machines.reaper import ReapReport
 from palmette.machines.ssh_address import Address, SshImage, parse_image, resolve
 from palmette.machines.ssh_channel import SshChannel
 from palmette.machines.ssh_connection import SessionsExhausted
-from palmette.machines.ssh_pool import Seat, no_sessions, pool
+from palmette.machines.ssh_pool import Seat, pool
 from palmette.machines.ssh_threads import in_thread
 
 _LOOK_UP = 10.0
@@ -59,7 +62,13 @@ class SshBackend(Backend):
         self._directory = errands.directory_of(id, image)
         self._address: Address | None = None
         self._seat: Seat | None = None
-        self._channels: list[SshChannel] = []
+        self._runner: SshChannel | None = None
+        """The program on our own seat."""
+        self._seat_taken = False
+        """Whether one is being started there."""
+        self._extras: dict[asyncio.Task[None], SshChannel] = {}
+        """Other programs, each on a seat for its lifetime."""
+        self._opened = False
         self._stopped = False
 
     async def start(self) -> Place:
@@ -93,23 +102,40 @@ class SshBackend(Backend):
         )
 
     async def open_channel(self, argv: Sequence[str]) -> Channel:
-        """Run ``argv`` in the machine's environment, on its own connection while there is room."""
+        """Run ``argv`` in the machine's environment: the first on our own seat, what is opened beside it on others."""
         seat, address = self._started()
+        self._opened = True
+        runner = self._runner
+        if runner is not None and runner.given_up and not runner.has_ended:
+            with suppress(TimeoutError):  # it was killed just now
+                async with asyncio.timeout(_PART):
+                    await runner.ended()
+        if not self._seat_taken and (runner is None or runner.has_ended):
+            self._seat_taken = True
+            try:
+                self._runner = await self._open(argv, seat)
+            finally:
+                self._seat_taken = False
+            return self._runner
+        extra = await pool().seat(address)
+        try:
+            channel = await self._open(argv, extra)
+        except BaseException:
+            await extra.release()
+            raise
+        task = asyncio.create_task(_hold(extra, channel), name=f"a program of {self._id}")
+        self._extras[task] = channel
+        task.add_done_callback(self._extras.pop)
+        return channel
+
+    async def _open(self, argv: Sequence[str], seat: Seat) -> SshChannel:
         mark = f"palmette-{secrets.token_hex(8)}"
         command = errands.wrapped(argv, self._directory, mark)
         while True:
             try:
-                channel = await seat.connection.session(command, mark=f"{mark}\n".encode())
-            except SessionsExhausted:
-                if not seat.refused():
-                    raise no_sessions(address) from None
-                # Fewer than MaxSessions' default: on to another connection, in the end to one of our own.
-                self._seat = await pool().seat(address)
-                await seat.release()
-                seat = self._seat
-            else:
-                self._channels.append(channel)
-                return channel
+                return await seat.connection.session(command, mark=f"{mark}\n".encode())
+            except SessionsExhausted as error:  # fewer than MaxSessions' default
+                await seat.move(error)
 
     async def examine(self) -> Evidence | None:
         """Whether the server answers, and the machine's directory is there."""
@@ -125,7 +151,7 @@ class SshBackend(Backend):
             return error.evidence or Evidence(cause="unknown", detail=str(error))
         if there:
             return None
-        if any(channel.exit_status == 0 for channel in self._channels):
+        if self._runner is not None and self._runner.exit_status == 0:
             lease = f"it had not heard of its controller for {self._image.lease:g} s"
             return Evidence(cause="expired", detail=f"the runner on {address} ended and tidied up; {lease}")
         return Evidence(cause="machine_removed", detail=f"the directory {self._directory} on {address} is gone")
@@ -144,7 +170,7 @@ class SshBackend(Backend):
         if seat is None or self._address is None:
             return
         try:
-            if self._channels and not await self._has_tidied_up(seat, self._address):
+            if self._opened and not await self._has_tidied_up(seat, self._address):
                 ended = await errands.end(pool(), self._address, seat, self._id, self._directory)
                 if trouble := errands.complaint(ended):
                     raise MachineError(trouble)
@@ -155,17 +181,22 @@ class SshBackend(Backend):
                 "does, once the host can be reached"
             ) from error
         finally:
-            await seat.release(stuck=not all(channel.has_ended for channel in self._channels))
+            for task in list(self._extras):
+                task.cancel()
+            if self._extras:
+                await asyncio.wait(list(self._extras))
+            await seat.release(stuck=self._runner is not None and not self._runner.has_ended)
 
     async def _has_tidied_up(self, seat: Seat, address: Address) -> bool:
         """Wait for the runner to go; whether it did so in good order, with its directory."""
-        for channel in self._channels:
+        channels = [*self._extras.values(), *([] if self._runner is None else [self._runner])]
+        for channel in channels:
             await channel.close()
         with suppress(TimeoutError):
             async with asyncio.timeout(_PART):
-                for channel in self._channels:
+                for channel in channels:
                     await channel.ended()
-        if self._channels[-1].exit_status != 0:
+        if self._runner is None or self._runner.exit_status != 0:
             return False
         return not await errands.exists(pool(), address, seat, self._directory, seconds=errands.SECONDS)
 
@@ -173,6 +204,26 @@ class SshBackend(Backend):
         if self._seat is None or self._address is None:
             raise MachineLost(f"machine {self._id} was stopped", Evidence(cause="stopped"))
         return self._seat, self._address
+
+
+async def _hold(seat: Seat, channel: SshChannel) -> None:
+    try:
+        await channel.ended()
+    finally:
+        await seat.release(stuck=not channel.has_ended)
+
+
+def machine(rest: str, owner: str) -> HostedMachine:
+    """The machine of the image ``ssh://REST``, not started.
+
+    Raises:
+        UnknownImage: REST cannot be understood, or paramiko is not installed.
+    """
+    image = parse_image(rest)
+    if find_spec("paramiko") is None:
+        raise UnknownImage("ssh machines need the 'paramiko' library; pip install 'palmette[ssh]' brings it")
+    id = str(MachineId.new(owner))
+    return HostedMachine(SshBackend(image, id), id, f"ssh://{rest}")
 
 
 async def reap(image: str, *, owner: str | None = None, unheard: float = 3600.0) -> ReapReport:
@@ -188,9 +239,8 @@ async def reap(image: str, *, owner: str | None = None, unheard: float = 3600.0)
     Raises:
         UnknownImage, ImageUnusable, MachineLost: as a machine of that image would.
     """
-    backend, _, rest = image.partition(":")
-    if backend != "ssh":
-        raise UnknownImage(f"only ssh machines are on other hosts, got the image {image!r}")
-    parsed = parse_image(rest)
+    if not image.startswith("ssh://"):
+        raise UnknownImage(f"the machines of an ssh host can be reaped, got the image {image!r}")
+    parsed = parse_image(image.removeprefix("ssh://"))
     address = await in_thread(partial(resolve, parsed), seconds=_LOOK_UP)
     return await errands.reap(pool(), address, parsed, owner=owner, unheard=unheard)

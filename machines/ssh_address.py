@@ -10,7 +10,7 @@ it: ``HostName``, ``User``, ``Port``, ``IdentityFile``, ``IdentitiesOnly``, ``Pr
 ``identity`` and a ``known_hosts`` in the string hold for its jump hosts too. Without an ``identity`` the agent's keys
 are tried as well, and without any the usual files (``~/.ssh/id_ed25519`` and so on). A password has no place here.
 
->>> image = parse_image("//build@farm:2222?lease=20")
+>>> image = parse_image("build@farm:2222?lease=20")
 >>> image.target, image.lease
 (Target(host='farm', user='build', port=2222), 20.0)
 """
@@ -80,12 +80,12 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_image(rest: str) -> SshImage:
-    """What follows ``ssh:`` in an image string.
+    """What follows ``ssh://`` in an image string.
 
     Raises:
         UnknownImage: it says what cannot be understood.
     """
-    image = f"ssh:{rest}"
+    image = f"ssh://{rest}"
     try:
         parts = urlsplit(image)
         target = _target(parts.netloc, image)

@@ -37,11 +37,15 @@ class SshChannel:
     Args:
         mark: what the program's output starts with; anything before it is the login shell's (a greeting in
             ``.bashrc``) and goes to :attr:`complaint`.
+        on_end: called once, when the program has ended and the server has closed the channel.
     """
 
-    def __init__(self, channel: paramiko.Channel, lane: Lane, *, mark: bytes = b"") -> None:
+    def __init__(
+        self, channel: paramiko.Channel, lane: Lane, *, mark: bytes = b"", on_end: Callable[[], None] = lambda: None
+    ) -> None:
         self._channel = channel
         self._lane = lane
+        self._on_end = on_end
         self._mark = mark
         self._before = b""
         self._said = b""
@@ -112,9 +116,9 @@ class SshChannel:
         return self._channel.closed
 
     @property
-    def started(self) -> bool:
-        """Whether the mark was seen."""
-        return not self._mark
+    def given_up(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._closing
 
     @property
     def exit_status(self) -> int | None:
@@ -128,8 +132,9 @@ class SshChannel:
         return (self._before + self._said).decode("utf-8", "replace").strip()
 
     def _rung(self) -> None:
-        if self._channel.closed:
+        if self._channel.closed and not self._gone.is_set():
             self._gone.set()
+            self._on_end()
         while self._closing and not self._take() and self._pieces:
             self._pieces.clear()
         self._wake.set()

@@ -34,7 +34,11 @@ _CONNECT_FAILED = 2
 
 
 class SessionsExhausted(Exception):
-    """The server starts no further program over this connection (MaxSessions)."""
+    """The server starts no further program over this connection (MaxSessions): no more than ``allowed``."""
+
+    def __init__(self, allowed: int) -> None:
+        super().__init__(allowed)
+        self.allowed = allowed
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -57,6 +61,7 @@ class Connection:
         self._pulse = Pulse(address, transport, wire, through)
         self._sender = Lane("sender")
         self._opening, self._errand = asyncio.Lock(), asyncio.Lock()
+        self._programs, self._ended_lately = 0, False
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -94,9 +99,21 @@ class Connection:
             ImageUnusable: the account may not run programs.
         """
         doing = f"start {argv[0]} on {self.address}"
+        work = partial(self._open_session, f"exec {shlex.join(argv)}")
         async with self._opening:
-            channel = await self._ask(doing, partial(self._open_session, f"exec {shlex.join(argv)}"), OPEN)
-        return SshChannel(channel, self._sender, mark=mark)
+            try:
+                channel = await self._ask(doing, work, OPEN)
+            except SessionsExhausted:
+                if not self._ended_lately:
+                    raise
+                # The server counts a program until it has seen our side of its end, and has tidied up after that: which
+                # it has done when it answers twice.
+                self._ended_lately = False
+                await self._pulse.round_trip()
+                await self._pulse.round_trip()
+                channel = await self._ask(doing, work, OPEN)
+            self._programs += 1
+            return SshChannel(channel, self._sender, mark=mark, on_end=self._one_less)
 
     async def run(self, argv: Sequence[str], *, stdin: bytes = b"", seconds: float) -> Answer:
         """Run a short program to its end. One at a time, so that one session suffices for all.
@@ -161,6 +178,10 @@ class Connection:
                 raise lost(doing, "unknown", f"the host answers, but did not do it within {seconds:g} s") from error
             raise
 
+    def _one_less(self) -> None:
+        self._programs -= 1
+        self._ended_lately = True
+
     def _open_session(self, command: str) -> paramiko.Channel:
         from paramiko import ChannelException, SSHException
 
@@ -168,7 +189,7 @@ class Connection:
             channel = self._transport.open_session(timeout=OPEN)
         except ChannelException as error:
             if error.code == _CONNECT_FAILED:
-                raise SessionsExhausted from error
+                raise SessionsExhausted(self._programs) from error
             raise ImageUnusable(f"{self.address} refuses to open a session: {error.text}") from error
         try:
             channel.exec_command(command)

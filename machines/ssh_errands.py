@@ -40,7 +40,7 @@ e=$(mkdir -m 700 "$d" 2>&1) || { [ -d "$d" ] && [ -O "$d" ] && [ ! -L "$d" ]; } 
 mkdir -m 700 "$d/tmp" 2>/dev/null
 env -i PATH="$PATH" LANG="${LANG:-C.UTF-8}" USER="$USER" LOGNAME="$LOGNAME" "$@"
 r=$?
-rmdir "$d/tmp" "$d" 2>/dev/null
+[ -e "$d/work" ] || rmdir "$d/tmp" "$d" 2>/dev/null
 exit $r
 """
 
@@ -70,7 +70,7 @@ def wrapped(argv: Sequence[str], directory: str, mark: str) -> list[str]:
     """``argv`` with the host's PATH and little else in its environment, once the machine's directory is there.
 
     It says ``mark`` first, so that what the login shell says is not taken for it. Should the program end before it
-    has put anything into the directory (its controller died just now), that is removed again.
+    has made its working directory (its controller died just now), the directory is removed again.
     """
     return ["/bin/sh", "-c", _RUN, "sh", mark, directory, *argv]
 

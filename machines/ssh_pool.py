@@ -27,10 +27,10 @@ _LOGINS = 4
 class _Shared:
     """One connection, perhaps still being opened."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, seats: int) -> None:
         self.address = address
         self.taken = 0
-        self.seats = SEATS
+        self.seats = seats
         self.opening: asyncio.Task[Connection]
         self.jump: Seat | None = None
         """Its own seat on the connection that it leads through."""
@@ -57,13 +57,22 @@ class Seat:
         self._pool = pool
         self._shared: _Shared | None = shared
 
-    def refused(self) -> bool:
-        """The server has refused a program here: let no more machines on. Whether another connection may do better."""
-        if self._shared is None or self._shared.taken == 1:
-            return False
-        # Neither this one nor, for the errands, another one.
-        self._shared.seats = min(self._shared.seats, max(1, self._shared.taken - 2))
-        return True
+    async def move(self, error: SessionsExhausted) -> None:
+        """Go to another connection, as the server refused a program on this one.
+
+        Raises:
+            ImageUnusable: it refuses the first one, too.
+            As :meth:`Connection.open`. The seat is where it was.
+        """
+        address = self.connection.address
+        if error.allowed == 0 or self._shared is None:
+            raise ImageUnusable(
+                f"{address} lets us in and starts no program; its sshd needs MaxSessions of at least 1"
+            ) from error
+        self._pool.learn(self._shared, error.allowed)
+        other = await self._pool.seat(address)
+        left, self._shared, self.connection = self._shared, other._shared, other.connection
+        await self._pool.leave(left)
 
     async def release(self, *, stuck: bool = False) -> None:
         """Give the seat back. ``stuck``: a program of ours has not ended, and the server counts it. Twice is fine."""
@@ -79,6 +88,7 @@ class Pool:
     def __init__(self) -> None:
         self._shared: dict[Address, list[_Shared]] = {}
         self._logins: dict[Address, asyncio.Semaphore] = {}
+        self._limits: dict[Address, int] = {}
         self._hanging_up: set[asyncio.Task[None]] = set()
 
     async def seat(self, address: Address) -> Seat:
@@ -90,7 +100,7 @@ class Pool:
         connections = self._shared.setdefault(address, [])
         shared = next((one for one in connections if one.has_room), None)
         if shared is None:
-            shared = _Shared(address)
+            shared = _Shared(address, self._limits.get(address, SEATS))
             shared.opening = asyncio.create_task(self._open(shared), name=f"log in at {address}")
             connections.append(shared)
         shared.taken += 1
@@ -112,14 +122,21 @@ class Pool:
         if seat is not None and seat.connection.alive:
             with suppress(SessionsExhausted):
                 return await seat.connection.run(argv, stdin=stdin, seconds=seconds)
-            seat.refused()
         other = await self.seat(address)
         try:
-            return await other.connection.run(argv, stdin=stdin, seconds=seconds)
-        except SessionsExhausted as error:
-            raise no_sessions(address) from error
+            while True:
+                try:
+                    return await other.connection.run(argv, stdin=stdin, seconds=seconds)
+                except SessionsExhausted as error:
+                    await other.move(error)
         finally:
             await other.release()
+
+    def learn(self, shared: _Shared, allowed: int) -> None:
+        """The server starts only ``allowed`` programs over one connection: so many machines, less one for errands."""
+        limit = min(self._limits.get(shared.address, SEATS), max(1, allowed - 1))
+        self._limits[shared.address] = limit
+        shared.seats = min(shared.seats, limit)
 
     async def leave(self, shared: _Shared) -> None:
         """One machine less; the last one closes the connection."""
@@ -131,6 +148,7 @@ class Pool:
         if not connections:
             del self._shared[shared.address]
             self._logins.pop(shared.address, None)
+            self._limits.pop(shared.address, None)
         # A task of its own: who leaves because it was cancelled may be cancelled again.
         task = asyncio.create_task(self._hang_up(shared), name=f"hang up on {shared.address}")
         self._hanging_up.add(task)
@@ -151,13 +169,6 @@ class Pool:
             await shared.connection.close()
         if shared.jump is not None:
             await shared.jump.release()
-
-
-def no_sessions(address: Address) -> ImageUnusable:
-    return ImageUnusable(
-        f"{address} lets us in and starts no program, on a fresh connection either; its sshd needs MaxSessions of at "
-        "least 1"
-    )
 
 
 _pools: WeakKeyDictionary[asyncio.AbstractEventLoop, Pool] = WeakKeyDictionary()

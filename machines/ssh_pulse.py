@@ -83,6 +83,12 @@ class Pulse:
             self._inquest = asyncio.create_task(self._hold_inquest(), name=f"inquest on {self._address}")
         return await asyncio.shield(self._inquest)
 
+    async def round_trip(self) -> None:
+        """Return once the server has answered a question asked now, or the connection is dead."""
+        asked = self._asker.submit(self._question)
+        asked.add_done_callback(_forget)
+        await asyncio.wait([asked], timeout=DEAF + QUIET)
+
     async def stop(self) -> None:
         """Look no more."""
         self._timer.cancel()
@@ -111,12 +117,14 @@ class Pulse:
     def _ask(self) -> None:
         if self._asked is None:
             self._asked = time.monotonic()
-            # Any answer will do; OpenSSH's is a refusal.
-            ask = partial(self._transport.global_request, "keepalive@openssh.com", wait=True)
-            self._asker.submit(ask).add_done_callback(self._answered)
+            self._asker.submit(self._question).add_done_callback(self._answered)
 
-    def _answered(self, future: asyncio.Future[paramiko.Message | None]) -> None:
-        future.exception()  # that of a dead connection is told by those who use it
+    def _question(self) -> None:
+        # Any answer will do; OpenSSH's is a refusal.
+        self._transport.global_request("keepalive@openssh.com", wait=True)
+
+    def _answered(self, future: asyncio.Future[None]) -> None:
+        _forget(future)
         self._asked = None
         if self.beats:
             self._timer.cancel()
@@ -185,6 +193,10 @@ class Pulse:
         if heard:
             return "connection_lost", "the host's sshd takes new ones, so it was its process for ours, or the way there"
         return "daemon_gone", "the host closes a new one at once"
+
+
+def _forget(future: asyncio.Future[None]) -> None:
+    future.exception()  # that of a dead connection is told by those who use it
 
 
 async def connect(address: Address) -> socket.socket:

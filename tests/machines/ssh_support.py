@@ -23,7 +23,7 @@ WITHIN = 5.0
 
 def backend_for(image: str) -> SshBackend:
     """Not started."""
-    return SshBackend(parse_image(image.removeprefix("ssh:")), str(MachineId.new("test-ssh")))
+    return SshBackend(parse_image(image.removeprefix("ssh://")), str(MachineId.new("test-ssh")))
 
 
 def directories(pid: int | None = None) -> list[str]:

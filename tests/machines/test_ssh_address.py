@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,20 +17,18 @@ names = st.text("abcdefgXYZ0123456789_.-", min_size=1).filter(lambda name: name.
 
 @given(user=st.none() | names, host=names, port=st.none() | st.integers(1, 65535))
 def test_the_target_is_taken_as_it_is_written(user: str | None, host: str, port: int | None) -> None:
-    text = f"//{'' if user is None else f'{user}@'}{host}{'' if port is None else f':{port}'}"
+    text = f"{'' if user is None else f'{user}@'}{host}{'' if port is None else f':{port}'}"
     assert parse_image(text).target == Target(host, user, port)
 
 
 @given(st.text())
-def test_whatever_an_image_says_it_is_understood_or_refused_with_a_remedy(text: str) -> None:
-    try:
+def test_whatever_an_image_says_it_is_understood_or_refused(text: str) -> None:
+    with suppress(UnknownImage):
         assert isinstance(parse_image(text), SshImage)
-    except UnknownImage as error:
-        assert str(error)
 
 
 def test_options_and_an_address_of_version_6_are_understood() -> None:
-    image = parse_image("//me@[::1]:22?identity=~/k&known_hosts=/h&jump=a@one:1,two&directory=/var/tmp/&lease=2.5")
+    image = parse_image("me@[::1]:22?identity=~/k&known_hosts=/h&jump=a@one:1,two&directory=/var/tmp/&lease=2.5")
     assert image.target == Target("::1", "me", 22)
     assert (image.identity, image.known_hosts) == ("~/k", "/h")
     assert image.jump == (Target("one", "a", 1), Target("two"))
@@ -40,22 +39,20 @@ def test_options_and_an_address_of_version_6_are_understood() -> None:
     ("rest", "says"),
     [
         ("", "names no host"),
-        ("farm", "names no host"),
-        ("//", "names no host"),
-        ("//@farm", "no user before @"),
-        ("//me:secret@farm", "holds a password"),
-        ("//farm:port", "cannot be taken apart"),
-        ("//farm:0", "port 0"),
-        ("//farm/tmp", "names a path"),
-        ("//farm?colour=red", "'colour', which does not exist"),
-        ("//farm?lease=2&lease=3", "an option twice"),
-        ("//farm?identity=", "gives no value to 'identity'"),
-        ("//farm?lease=soon", "a number of seconds"),
-        ("//farm?lease=nan", "a number of seconds"),
-        ("//farm?directory=tmp", "absolute path"),
-        ("//farm?directory=/tmp/../etc", "without '..'"),
-        ("//farm?jump=a,,b", "names no host"),
-        ("//fa rm", "is no host"),
+        ("@farm", "no user before @"),
+        ("me:secret@farm", "holds a password"),
+        ("farm:port", "cannot be taken apart"),
+        ("farm:0", "port 0"),
+        ("farm/tmp", "names a path"),
+        ("farm?colour=red", "'colour', which does not exist"),
+        ("farm?lease=2&lease=3", "an option twice"),
+        ("farm?identity=", "gives no value to 'identity'"),
+        ("farm?lease=soon", "a number of seconds"),
+        ("farm?lease=nan", "a number of seconds"),
+        ("farm?directory=tmp", "absolute path"),
+        ("farm?directory=/tmp/../etc", "without '..'"),
+        ("farm?jump=a,,b", "names no host"),
+        ("fa rm", "is no host"),
     ],
 )
 def test_a_string_that_cannot_be_meant_is_refused_and_the_error_says_why(rest: str, says: str) -> None:
@@ -94,7 +91,7 @@ def resolved(text: str, configuration: Path) -> Address:
 
 
 def test_the_configuration_fills_in_what_the_image_leaves_open(configured: Path) -> None:
-    address = resolved("//farm", configured)
+    address = resolved("farm", configured)
     assert (address.host, address.user, address.port) == ("farm.example.org", "build", 2222)
     assert address.identities == (f"{configured}/key",)
     assert address.agent
@@ -109,21 +106,21 @@ def test_the_configuration_fills_in_what_the_image_leaves_open(configured: Path)
 
 
 def test_what_the_image_says_comes_before_the_configuration(configured: Path) -> None:
-    address = resolved("//me@farm:5?identity=/k&known_hosts=/h&jump=none", configured)
+    address = resolved("me@farm:5?identity=/k&known_hosts=/h&jump=none", configured)
     assert (address.user, address.port, address.identities, address.known_hosts) == ("me", 5, ("/k",), ("/h",))
     assert not address.agent
     assert address.jump is None
 
 
 def test_the_image_s_key_and_known_hosts_hold_for_the_jump_too(configured: Path) -> None:
-    jump = resolved("//host?jump=gate&identity=/k&known_hosts=/h", configured).jump
+    jump = resolved("host?jump=gate&identity=/k&known_hosts=/h", configured).jump
     assert jump is not None
     assert (jump.identities, jump.known_hosts) == (("/k",), ("/h",))
 
 
 def test_jumps_that_go_in_a_circle_are_refused(configured: Path) -> None:
     with pytest.raises(ImageUnusable, match="circle"):
-        resolved("//circle", configured)
+        resolved("circle", configured)
 
 
 def test_without_a_configuration_the_usual_places_are_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +128,7 @@ def test_without_a_configuration_the_usual_places_are_meant(tmp_path: Path, monk
     monkeypatch.setenv("LOGNAME", "somebody")
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh" / "id_ed25519").touch()
-    address = resolve(parse_image("//farm"))
+    address = resolve(parse_image("farm"))
     assert (address.user, address.port) == ("somebody", 22)
     assert address.identities == (f"{tmp_path}/.ssh/id_ed25519",)
     assert address.known_hosts[0] == f"{tmp_path}/.ssh/known_hosts"
@@ -140,4 +137,4 @@ def test_without_a_configuration_the_usual_places_are_meant(tmp_path: Path, monk
 def test_a_configuration_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "config").write_text("this is no configuration\x00 at all\nHost\n")
     with pytest.raises(ImageUnusable, match=str(tmp_path / "config")):
-        resolved("//farm", tmp_path)
+        resolved("farm", tmp_path)

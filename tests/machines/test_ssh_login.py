@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,24 @@ from support.ssh_server import SshServer, generate_key
 from palmette.machines.errors import ImageUnusable, MachineLost
 
 pytestmark = pytest.mark.usefixtures("ssh_server")
+
+
+def fingerprint(key: Path) -> str:
+    return subprocess.run(["ssh-keygen", "-lf", key], capture_output=True, text=True, check=True).stdout.split()[1]
+
+
+@contextmanager
+def agent_with(key: Path, place: Path) -> Generator[None]:
+    """An ssh-agent that holds ``key`` and listens at ``place``."""
+    agent = subprocess.Popen(["ssh-agent", "-D", "-a", place], stdout=subprocess.DEVNULL)
+    try:
+        add = 'until ssh-add -q "$1" 2>/dev/null; do sleep 0.01; done'
+        environment = {**os.environ, "SSH_AUTH_SOCK": str(place)}
+        subprocess.run(["timeout", "10", "sh", "-c", add, "sh", key], check=True, env=environment)
+        yield
+    finally:
+        agent.terminate()
+        agent.wait(10)
 
 
 async def refused(image: str) -> str:
@@ -41,9 +61,7 @@ async def test_a_host_that_is_not_known_is_refused_with_its_fingerprint_and_the_
     known = tmp_path / "known_hosts"
     image = ssh_server.image().replace(str(ssh_server.known_hosts), str(known))
     said = await refused(image)
-    shown = subprocess.run(
-        ["ssh-keygen", "-lf", ssh_server.host_key], capture_output=True, text=True, check=True
-    ).stdout.split()[1]
+    shown = fingerprint(ssh_server.host_key)
     assert shown in said
     assert f"[127.0.0.1]:{ssh_server.port} is in none of {known}" in said
     assert f"ssh-keyscan -p {ssh_server.port} 127.0.0.1 >>{known}" in said
@@ -93,26 +111,10 @@ async def test_a_key_of_the_agent_lets_us_in(
     configuration.write_text(f"Host *\n  UserKnownHostsFile {ssh_server.known_hosts}\n  IdentityFile {tmp_path}/none\n")
     image = f"ssh://{ssh_server.address}?config={configuration}"
     assert "there is none" in await refused(image)
-    agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(tmp_path / "agent")], stdout=subprocess.DEVNULL)
-    try:
+    with agent_with(ssh_server.key, tmp_path / "agent"):
         monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "agent"))
-        subprocess.run(
-            [
-                "timeout",
-                "10",
-                "sh",
-                "-c",
-                'until ssh-add -q "$1" 2>/dev/null; do sleep 0.01; done',
-                "sh",
-                ssh_server.key,
-            ],
-            check=True,
-        )
         async with started(image):
             pass
-    finally:
-        agent.terminate()
-        agent.wait(10)
     await nothing_left(ssh_server)
 
 
