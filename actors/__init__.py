@@ -1,6 +1,7 @@
 """The kernel: actors, references, exits, links, monitors, timers, the registry, process nodes."""
 
 from palmette.actors.actor import Actor, ReplyToken
+from palmette.actors.collector import tune_collector
 from palmette.actors.deadlines import deadline, time_left
 from palmette.actors.endpoints import Endpoint, endpoint
 from palmette.actors.errors import (
@@ -32,6 +33,7 @@ from palmette.actors.introspection import DeadLetter, ExitRecord, SystemStatisti
 from palmette.actors.messages import ChildExit, Down, Exit, TaskDone
 from palmette.actors.ref import Ref
 from palmette.actors.registry import Registered, Registry, Unregistered
+from palmette.actors.running import run
 from palmette.actors.system import System
 
 __all__ = [
@@ -74,5 +76,7 @@ __all__ = [
     "endpoint",
     "is_graceful",
     "root_cause",
+    "run",
     "time_left",
+    "tune_collector",
 ]

@@ -25,11 +25,14 @@ class Background:
 
     def __init__(self, cell: Cell) -> None:
         self._cell = cell
-        self._timers: set[asyncio.TimerHandle] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._timers: set[asyncio.TimerHandle] | None = None
+        self._tasks: dict[asyncio.Task[None], Coroutine[object, object, object]] = {}
+        """With the work of each, which a task that is cancelled before its first step never awaits."""
 
     def send_after(self, seconds: float, message: object) -> Callable[[], None]:
         """Deliver ``message`` later; the returned function calls it off."""
+        if self._timers is None:
+            self._timers = set()
         timers = self._timers
 
         def fire() -> None:
@@ -53,13 +56,11 @@ class Background:
         task = self._cell.system.loop.create_task(
             self._run(work, tag), name=f"{self._cell.slot.path}:{tag or ''}", context=context
         )
-        self._tasks.add(task)
+        self._tasks[task] = work
+        task.add_done_callback(self._forget, context=context)
 
-        def forget(task: asyncio.Task[None]) -> None:
-            self._tasks.discard(task)
-            work.close()  # a task that is cancelled before its first step never awaits it
-
-        task.add_done_callback(forget)
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task).close()
 
     async def _run(self, work: Coroutine[object, object, object], tag: str | None) -> None:
         cell = self._cell
@@ -78,9 +79,10 @@ class Background:
 
     def close(self) -> set[asyncio.Task[None]]:
         """Cancel everything; the tasks that have yet to end."""
-        for timer in self._timers:
-            timer.cancel()
-        self._timers.clear()
+        if self._timers is not None:
+            for timer in self._timers:
+                timer.cancel()
+            self._timers.clear()
         for task in self._tasks:
             task.cancel()
         return set(self._tasks)

@@ -22,7 +22,7 @@ from palmette.actors import ending, starting
 from palmette.actors.actor import Actor, ReplyToken
 from palmette.actors.background import Background
 from palmette.actors.bonds import Bonds
-from palmette.actors.deadlines import set_deadline
+from palmette.actors.deadlines import get_deadline, set_deadline
 from palmette.actors.endpoints import Endpoint, table_of
 from palmette.actors.errors import DeadlineExceeded, Refused, StartFailed
 from palmette.actors.exits import Killed, NoProcess, Reason, reason_of
@@ -95,7 +95,8 @@ class Cell:
         self._table = table_of(cls)
         self.context = copy_context()
         self.context.run(CURRENT.set, self)
-        self.context.run(set_deadline, None)
+        if get_deadline() is not None:
+            self.context.run(set_deadline, None)  # its starter's deadline is not its own
 
     # --- the engine ----------------------------------------------------------------------------------------------
 

@@ -169,6 +169,7 @@ def disappoint(cell: Cell, reason: Reason) -> None:
         token.fail(died)
     if cell.current is not None:
         cell.current.fail(died)
+        cell.current = None
     for message in cell.mailbox.drain():
         if isinstance(message, Request):
             cell.system.undeliverable(cell.slot.path, message, reason)

@@ -10,7 +10,6 @@ import asyncio
 import atexit
 import contextlib
 import faulthandler
-import gc
 import io
 import os
 import signal
@@ -26,6 +25,7 @@ from palmette.actors import hosting, wire
 from palmette.actors.actor import Actor
 from palmette.actors.arguments import decode_arguments, initializer
 from palmette.actors.codec import class_named
+from palmette.actors.collector import tune_collector
 from palmette.actors.errors import StartFailed
 from palmette.actors.exits import reason_of
 from palmette.actors.introspection import ExitRecord
@@ -87,10 +87,7 @@ def _settle_in() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)  # what it has said must not die with it
-    # What is imported stays. And actors are many small objects that live long: to look at the young ones every 700
-    # allocations, the default, costs as much again as to start the actors (`make bench`, episodes).
-    gc.freeze()
-    gc.set_threshold(10_000, 10, 10)
+    tune_collector()
 
 
 class NodeSystem(System):

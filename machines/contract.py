@@ -140,7 +140,8 @@ class Process(Protocol):
     async def wait(self) -> ExecResult:
         """How it ended, once it and all that it started are gone; output that nobody read is dropped.
 
-        Its result holds no output: that went through :meth:`read`. Any number may wait, at any time.
+        Its result holds no output: that went through :meth:`read`. Any number may wait, at any time. A command is not
+        held up by its output while somebody waits and nobody has ever read.
 
         Raises:
             MachineLost: the machine is gone, or no exit code can be had.

@@ -25,31 +25,35 @@ class Output:
         self._taken = 0
         self._ended = False
         self._came = asyncio.Event()
-        self._dropping = False
+        self._was_read = False
+        self._awaited = False
         self.job: Job | None = None
 
     def feed(self, stream: StreamName, data: bytes) -> None:
-        if self._dropping:
-            self._give_credit(len(data))
-            return
         self._waiting += len(data)
         if self._waiting > wire.OUTPUT_WINDOW + _SLACK:
             raise wire.ProtocolError("more output came than was asked for")
         self._pieces.append((stream, data))
         self._came.set()
+        self._drop()
 
     def end(self) -> None:
         self._ended = True
         self._came.set()
 
-    def drop(self) -> None:
-        """Nobody will read any more."""
-        self._dropping = True
-        self._pieces.clear()
-        self._give_credit(self._waiting)
-        self._waiting = 0
+    def await_end(self) -> None:
+        """Somebody waits for its end. If nobody has ever read, output is no reason to hold it up any more."""
+        self._awaited = True
+        self._drop()
+
+    def _drop(self) -> None:
+        if self._awaited and not self._was_read and self._waiting >= wire.OUTPUT_WINDOW:
+            self._pieces.clear()
+            self._give_credit(self._waiting)
+            self._waiting = 0
 
     async def read(self) -> tuple[StreamName, bytes] | None:
+        self._was_read = True
         while not self._pieces:
             if self._ended:
                 return None
@@ -100,6 +104,7 @@ class HostedProcess:
         self._job.kill()
 
     async def wait(self) -> ExecResult:
+        self._output.await_end()
         try:
             return await asyncio.shield(self._end)
         except MachineLost as error:

@@ -18,13 +18,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
 from palmette.machines.backend import Backend
 from palmette.machines.contract import Machine
-from palmette.machines.errors import UnknownImage
+from palmette.machines.errors import SnapshotNotPossible, UnknownImage
 from palmette.machines.identity import MachineId
 from palmette.machines.snapshots import split_image
 
@@ -89,6 +89,21 @@ def register_backend(name: str, make: Callable[[str, str], Backend]) -> None:
     _makers[name] = machine
 
 
+async def snapshot_deleter(image: str) -> None:
+    """Have the backend that made the snapshot ``image`` remove it.
+
+    Raises:
+        SnapshotNotPossible: it removes none.
+    """
+    name, rest = _parse(image)
+    if name in _MODULES:
+        delete = getattr(importlib.import_module(f"palmette.machines.{_MODULES[name][0]}"), "delete_snapshot", None)
+        if delete is not None:
+            await cast("Callable[[str], Awaitable[None]]", delete)(rest)
+            return
+    raise SnapshotNotPossible(f"{image!r} is no snapshot that can be removed from here; see to it where it is kept")
+
+
 def unregister_backend(name: str) -> None:
     """Undo :func:`register_backend`. One that was never registered is fine."""
     if name not in _BUILT_IN:
@@ -128,11 +143,15 @@ def _module(module: str, extra: str | None) -> Callable[[str, str], Machine]:
     return make
 
 
+_MODULES: dict[str, tuple[str, str | None]] = {
+    "local+bwrap": ("bwrap", None),
+    "docker": ("docker", "docker"),
+    "ssh": ("ssh", "ssh"),
+    "e2b": ("e2b", "e2b"),
+}
+"""Backends in modules of their own, and the extra that brings what each needs."""
 _makers: dict[str, Callable[[str, str], Machine]] = {
     "local": _local,
-    "local+bwrap": _module("bwrap", None),
-    "docker": _module("docker", "docker"),
-    "ssh": _module("ssh", "ssh"),
-    "e2b": _module("e2b", "e2b"),
+    **{name: _module(module, extra) for name, (module, extra) in _MODULES.items()},
 }
 _BUILT_IN = frozenset(_makers)

@@ -2,11 +2,13 @@
 
 ``docker:python:3.12@/…/snapshots/NAME.tar`` is a machine of ``docker:python:3.12`` that starts with the archive
 unpacked in its working directory. The files lie in ``snapshots`` below the directory of this user's machines
-(:mod:`palmette.machines.scratch`); they are kept until :func:`remove_snapshot`, or you, remove them.
+(:mod:`palmette.machines.scratch`); they are kept until :func:`delete_snapshot` removes them. What a backend keeps in a
+way of its own is removed by the coroutine function ``delete_snapshot(rest)`` of its module.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 from pathlib import Path
@@ -69,8 +71,16 @@ def read_snapshot(path: Path) -> bytes:
         raise ImageUnusable(f"the snapshot {path} cannot be read: {error.strerror}") from error
 
 
-def remove_snapshot(snapshot: Snapshot) -> None:
-    """Remove the file of a working directory's snapshot; twice is fine. Others are their backend's. Blocks."""
-    _, path = split_image(snapshot.image)
+async def delete_snapshot(image: str) -> None:
+    """Remove what :meth:`Machine.snapshot <palmette.machines.contract.Machine.snapshot>` kept. Twice is fine.
+
+    Raises:
+        SnapshotNotPossible: the image is no snapshot that can be removed from here.
+    """
+    _, path = split_image(image)
     if path is not None:
-        path.unlink(missing_ok=True)
+        await asyncio.to_thread(path.unlink, missing_ok=True)
+        return
+    from palmette.machines.images import snapshot_deleter
+
+    await snapshot_deleter(image)

@@ -79,18 +79,8 @@ class Supervisor(Restarter):
         max_seconds: float = 5.0,
         auto_shutdown: AutoShutdown = "never",
     ) -> None:
-        if strategy not in ("one_for_one", "one_for_all", "rest_for_one"):
-            raise BadSpec(f"strategy is one_for_one, one_for_all or rest_for_one, not {strategy!r}")
-        if auto_shutdown not in ("never", "any_significant", "all_significant"):
-            raise BadSpec(f"auto_shutdown is never, any_significant or all_significant, not {auto_shutdown!r}")
-        names = [spec.name for spec in children]
-        if len(set(names)) < len(names):
-            twice = sorted(name for name, count in Counter(names).items() if count > 1)
-            raise BadSpec(f"two children cannot share a name: {', '.join(twice)}")
-        lost = [spec.name for spec in children if spec.significant and auto_shutdown == "never"]
-        if lost:
-            raise BadSpec(f"significant children ({', '.join(lost)}) need auto_shutdown other than never")
-        self._specs = list(children)
+        _check(children, strategy, auto_shutdown)
+        self._specs = tuple(children)
         self._strategy: Strategy = strategy
         self._auto_shutdown: AutoShutdown = auto_shutdown
         self._budget = Budget(max_restarts, max_seconds)
@@ -122,7 +112,8 @@ class Supervisor(Restarter):
             "max_seconds": max_seconds,
             "auto_shutdown": auto_shutdown,
         }
-        Supervisor(**kwargs)  # pyright: ignore[reportArgumentType] - built once for its checks alone
+        _check(children, strategy, auto_shutdown)
+        Budget.check(max_restarts, max_seconds)
         return ChildSpec(
             actor=Supervisor,
             kwargs=kwargs,
@@ -304,6 +295,21 @@ class Supervisor(Restarter):
             known = ", ".join(self._members) or "none"
             raise NoSuchChild(f"{self.path} has no child {name!r}; it has: {known}")
         return member
+
+
+def _check(children: Sequence[ChildSpec[Actor]], strategy: Strategy, auto_shutdown: AutoShutdown) -> None:
+    """Raise BadSpec where these cannot go together."""
+    if strategy not in ("one_for_one", "one_for_all", "rest_for_one"):
+        raise BadSpec(f"strategy is one_for_one, one_for_all or rest_for_one, not {strategy!r}")
+    if auto_shutdown not in ("never", "any_significant", "all_significant"):
+        raise BadSpec(f"auto_shutdown is never, any_significant or all_significant, not {auto_shutdown!r}")
+    names = [spec.name for spec in children]
+    if len(names) > 1 and len(set(names)) < len(names):
+        twice = sorted(name for name, count in Counter(names).items() if count > 1)
+        raise BadSpec(f"two children cannot share a name: {', '.join(twice)}")
+    lost = [spec.name for spec in children if spec.significant and auto_shutdown == "never"]
+    if lost:
+        raise BadSpec(f"significant children ({', '.join(lost)}) need auto_shutdown other than never")
 
 
 def why(reason: Reason) -> str:
