@@ -59,7 +59,7 @@ class SshBackend(Backend):
     def __init__(self, image: SshImage, id: str) -> None:
         self._image = image
         self._id = id
-        self._directory = errands.directory_of(id, image)
+        self._directory = ""
         self._address: Address | None = None
         self._seat: Seat | None = None
         self._runner: SshChannel | None = None
@@ -86,11 +86,12 @@ class SshBackend(Backend):
             ) from None
         self._seat = await pool().seat(self._address)
         try:
-            await errands.check_host(pool(), self._address, self._seat, self._image)
+            parent = await errands.check_host(pool(), self._address, self._seat, self._image.directory)
         except BaseException:
             await self._seat.release()
             self._seat = None
             raise
+        self._directory = errands.directory_of(self._id, parent)
         work = f"{self._directory}/work"
         return Place(
             workdir=work,

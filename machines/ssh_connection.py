@@ -54,8 +54,8 @@ class Connection:
 
     def __init__(self, address: Address, transport: paramiko.Transport, wire: Wire, through: Connection | None) -> None:
         self.address = address
-        self.checked: set[str] = set()
-        """What was found fit on this host; for the backend's use."""
+        self.directories: dict[str, str] = {}
+        """Those that were found fit for machines on this host, with their real paths."""
         self._transport = transport
         self._wire = wire
         self._pulse = Pulse(address, transport, wire, through)

@@ -27,7 +27,8 @@ _MODULES = ("errors", "runner.libc", "paths", "files", "runner.processes", "ssh_
 _MARK = "palmette-is-here"
 _FIT = """
 echo palmette-is-here
-[ -d "$1" ] && [ -w "$1" ] && [ -x "$1" ] || { echo "there is no directory $1 that we may write to" >&2; exit 1; }
+cd "$1" && [ -w . ] || { echo "there is no directory $1 that we may write to" >&2; exit 1; }
+pwd -P
 command -v python3 >/dev/null || { echo "there is no python3 on PATH=$PATH" >&2; exit 1; }
 exec python3 -I -S -B -c '
 import sys
@@ -61,9 +62,9 @@ class Ended(msgspec.Struct, frozen=True):
     error: str
 
 
-def directory_of(machine: str, image: SshImage) -> str:
-    """Where ``machine`` is on its host."""
-    return f"{image.directory.rstrip('/')}/{PREFIX}{machine}"
+def directory_of(machine: str, parent: str) -> str:
+    """Where ``machine`` is on its host; ``parent`` is what :func:`check_host` returned."""
+    return f"{parent.rstrip('/')}/{PREFIX}{machine}"
 
 
 def wrapped(argv: Sequence[str], directory: str, mark: str) -> list[str]:
@@ -75,24 +76,26 @@ def wrapped(argv: Sequence[str], directory: str, mark: str) -> list[str]:
     return ["/bin/sh", "-c", _RUN, "sh", mark, directory, *argv]
 
 
-async def check_host(pool: Pool, address: Address, seat: Seat, image: SshImage) -> None:
-    """See that machines can be made there; once per connection.
+async def check_host(pool: Pool, address: Address, seat: Seat, directory: str) -> str:
+    """See that machines can be made in ``directory``, once per connection; its real path there.
 
     Raises:
         ImageUnusable: what is missing.
     """
-    if image.directory in seat.connection.checked:
-        return
-    answer = await pool.errand(address, seat, ["/bin/sh", "-c", _FIT, "sh", image.directory], seconds=SECONDS)
-    if _MARK not in answer.stdout:
-        said = " ".join(f"{answer.stdout} {answer.complaint}".split())[-300:]
-        raise ImageUnusable(f"{address} lets us in, but its login shell does not run commands; it says {said!r}")
-    if answer.status != 0:
-        raise ImageUnusable(
-            f"{address} is not fit to run machines: {answer.complaint[-300:]}; it needs python3 (3.6 or newer), and a "
-            "directory to write to (?directory=/path)"
-        )
-    seat.connection.checked.add(image.directory)
+    known = seat.connection.directories
+    if directory not in known:
+        answer = await pool.errand(address, seat, ["/bin/sh", "-c", _FIT, "sh", directory], seconds=SECONDS)
+        _, mark, real = answer.stdout.partition(f"{_MARK}\n")
+        if not mark:
+            said = " ".join(f"{answer.stdout} {answer.complaint}".split())[-300:]
+            raise ImageUnusable(f"{address} lets us in, but its login shell does not run commands; it says {said!r}")
+        if answer.status != 0:
+            raise ImageUnusable(
+                f"{address} is not fit to run machines: {answer.complaint[-300:]}; it needs python3 (3.6 or newer), "
+                "and a directory to write to (?directory=/path)"
+            )
+        known[directory] = real.strip("\n")
+    return known[directory]
 
 
 async def exists(pool: Pool, address: Address, seat: Seat, directory: str, *, seconds: float) -> bool:
@@ -115,8 +118,8 @@ async def reap(pool: Pool, address: Address, image: SshImage, *, owner: str | No
     """End the machines on a host whose controller is dead; see :func:`palmette.machines.ssh.reap`."""
     seat = await pool.seat(address)
     try:
-        await check_host(pool, address, seat, image)
-        found = await _ask(pool, address, seat, ["list", image.directory], Found)
+        parent = await check_host(pool, address, seat, image.directory)
+        found = await _ask(pool, address, seat, ["list", parent], Found)
         directories: list[str] = []
         elsewhere: list[str] = []
         failed: list[str] = []
@@ -133,7 +136,7 @@ async def reap(pool: Pool, address: Address, image: SshImage, *, owner: str | No
             elif verdict == "elsewhere":
                 elsewhere.append(name)
             else:
-                ended = await end(pool, address, seat, name, directory_of(name, image))
+                ended = await end(pool, address, seat, name, directory_of(name, parent))
                 processes += ended.killed
                 if trouble := complaint(ended):
                     failed.append(f"{name}: {trouble}")
