@@ -16,7 +16,6 @@ from collections.abc import Callable
 from typing import cast
 
 from palmette.machines.errors import FileTooLarge, NotAFile, PathEscapes
-from palmette.machines.files import write_file
 from palmette.machines.paths import open_inside, open_parent
 
 TYPE_CHECKING = False
@@ -151,7 +150,11 @@ def unpack(root: int, path: str, file: "IO[bytes]", *, links: bool = False) -> N
             check_members(archive, links=links)
         file.seek(start)
         with tarfile.open(fileobj=file, mode="r:*") as archive:
-            _Unpacking(root, path.rstrip("/") or "/").all(archive)
+            unpacking = _Unpacking(root, path.rstrip("/") or "/")
+            try:
+                unpacking.all(archive)
+            finally:
+                unpacking.close()
     except (tarfile.TarError, EOFError) as error:
         raise ValueError(f"this is no tar archive (plain or gzip), or it is cut off: {error}") from error
 
@@ -161,6 +164,8 @@ class _Unpacking:
         self._root = root
         self._top = top
         self._directories: list[tuple[str, tarfile.TarInfo]] = []
+        self._open = -1
+        self._open_at: str | None = None
 
     def all(self, archive: "tarfile.TarFile") -> None:
         self._make(self._top)
@@ -198,7 +203,36 @@ class _Unpacking:
     def _write(self, archive: "tarfile.TarFile", member: tarfile.TarInfo, path: str) -> None:
         file = archive.extractfile(member)
         assert file is not None, "a regular file"
-        write_file(self._root, path, iter(lambda: file.read(_PIECE), b""), member.mode & 0o777, mtime=member.mtime)
+        parent, name = self._parent(path)
+        how = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            fd = os.open(name, how, 0o600, dir_fd=parent)
+        except FileExistsError:  # replaced, and not followed if it is a link
+            os.unlink(name, dir_fd=parent)
+            fd = os.open(name, how, 0o600, dir_fd=parent)
+        try:
+            for piece in iter(lambda: file.read(_PIECE), b""):
+                view = memoryview(piece)
+                while view:
+                    view = view[os.write(fd, view) :]
+            os.fchmod(fd, member.mode & 0o777)
+            os.utime(fd, (member.mtime, member.mtime))
+        finally:
+            os.close(fd)
+
+    def _parent(self, path: str) -> "tuple[int, str]":
+        """The directory that is to hold ``path``, kept open for the next file, and the name in it."""
+        directory, _, name = path.rpartition("/")
+        if directory != self._open_at:
+            parent, _ = open_parent(self._root, path)
+            self.close()
+            self._open, self._open_at = parent, directory
+        return self._open, name
+
+    def close(self) -> None:
+        if self._open >= 0:
+            os.close(self._open)
+        self._open, self._open_at = -1, None
 
     def _replace(self, path: str, make: "Callable[[str, int], None]") -> None:
         parent, name = open_parent(self._root, path)

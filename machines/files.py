@@ -19,8 +19,8 @@ from palmette.machines.errors import FileTooLarge, NotAFile
 from palmette.machines.paths import open_inside, open_parent
 
 
-def write_file(root: int, path: str, pieces: "Iterable[bytes]", mode: int, *, mtime: "float | None" = None) -> None:
-    """Write ``pieces`` to ``path``, atomically; directories above it are made. ``mtime``: seconds since the epoch."""
+def write_file(root: int, path: str, pieces: "Iterable[bytes]", mode: int) -> None:
+    """Write ``pieces`` to ``path``, atomically; directories above it are made."""
     parent, name = open_parent(root, path)
     temporary = f".palmette-{os.urandom(6).hex()}"
     try:
@@ -33,8 +33,6 @@ def write_file(root: int, path: str, pieces: "Iterable[bytes]", mode: int, *, mt
                     while view:
                         view = view[os.write(fd, view) :]
                 os.fchmod(fd, mode)
-                if mtime is not None:
-                    os.utime(fd, (mtime, mtime))
             finally:
                 os.close(fd)
             os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)

@@ -141,7 +141,8 @@ class Conversation(Execution):
 
     def _watch(self) -> None:
         super()._watch()
-        self._loop.remove_writer(self._writer)  # until there is something to write
+        if not (self._input or self._input_ends):
+            self._loop.remove_writer(self._writer)  # until there is something to write
 
     def _unwatch(self) -> None:
         self._closing = True

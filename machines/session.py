@@ -299,10 +299,11 @@ class Session:
 
     async def close(self, *, linger: float = 0.0) -> None:
         """End the conversation: the runner kills what runs and ends. ``linger``: seconds to wait until it has."""
-        if linger and not self.ended.done():
-            self.send(wire.END_ALL, 0)
-            await asyncio.wait([self.ended], timeout=linger)
         self._finish(End("it was closed"))
+        if linger:
+            self._outgoing.append(wire.frame(wire.END_ALL, 0))
+            self._outgoing_came.set()
+            await asyncio.wait(self._tasks, timeout=linger, return_when=asyncio.FIRST_COMPLETED)
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)
@@ -336,6 +337,8 @@ class Session:
                 return
 
     def _hear(self, kind: int, number: int, payload: bytes) -> None:
+        if self.ended.done():
+            return
         if kind == wire.HELLO:
             greeting = _convert(wire.parse(payload), Greeting)
             if not self._greeting.done():

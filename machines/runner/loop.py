@@ -67,8 +67,9 @@ class Loop:
 
     def turn(self, until: float) -> None:
         """Wait for something to be ready, not past ``until``, and serve it. Frames are left in :attr:`incoming`."""
+        ended = self.ended
         self.flush()
-        if self.ended:
+        if self.ended and not ended:
             return
         poller = self._everything if len(self._outgoing) < BACKLOG else self._vital
         wait = max(0.0, until - time.monotonic())

@@ -81,10 +81,10 @@ class PlainBackend(Backend):
     name: ClassVar[str] = "plain"
     isolation: ClassVar[Literal["namespaces", "container", "host", "vm"]] = "host"
 
-    def __init__(self, id: str, root: Path) -> None:
+    def __init__(self, id: str, root: Path, python: str = "python3") -> None:
         self.id = id
         self.root = root / id
-        self.python = "python3"
+        self.python = python
         self.lease = 60.0
         self.lease_file: str | None = None
         self.temporary = True
