@@ -19,8 +19,8 @@ from palmette.machines.errors import ImageUnusable, MachineLost
 from palmette.machines.evidence import Evidence
 from palmette.machines.ssh_address import Address
 from palmette.machines.ssh_channel import SshChannel
-from palmette.machines.ssh_login import PATIENCE, Wire, boundary, log_in, lost
-from palmette.machines.ssh_pulse import REACH, Pulse, close_beside, connect
+from palmette.machines.ssh_login import PATIENCE, Wire, boundary, log_in, lost, shut
+from palmette.machines.ssh_pulse import REACH, Pulse, connect, cut_beside
 from palmette.machines.ssh_threads import Lane, in_thread
 
 if TYPE_CHECKING:
@@ -75,9 +75,11 @@ class Connection:
         wire = Wire(await connect(address) if through is None else await through.forward(address))
         try:
             with boundary(f"log in at {address}"):
-                transport = await in_thread(partial(log_in, address, wire), seconds=4 * PATIENCE, late=_shut)
+                transport = await in_thread(
+                    partial(log_in, address, wire), seconds=4 * PATIENCE, late=partial(shut, wire=wire)
+                )
         except BaseException:
-            close_beside(wire)  # a cancellation too: the thread that logs in ends with its wire
+            cut_beside(wire)  # a cancellation too: the thread that logs in ends with its wire
             raise
         return cls(address, transport, wire, through)
 
@@ -157,7 +159,7 @@ class Connection:
     async def _close(self) -> None:
         await self._pulse.stop()
         try:
-            await in_thread(partial(_shut, self._transport), seconds=_CLOSE)
+            await in_thread(partial(shut, self._transport, self._wire), seconds=_CLOSE)
         except TimeoutError:
             return  # it leads through a host that hangs, and ends with the connection to that
         finally:
@@ -214,12 +216,6 @@ class Connection:
                 f"the jump host {self.address} does not forward to {address} ({error.text}); its sshd needs "
                 "AllowTcpForwarding yes"
             ) from error
-
-
-def _shut(transport: paramiko.Transport) -> None:
-    transport.sock.close()  # first: it wakes the thread that reads
-    transport.close()
-    transport.join(_CLOSE)
 
 
 async def _talk(channel: SshChannel, stdin: bytes) -> Answer:

@@ -56,12 +56,18 @@ class Wire:
     def getpeername(self) -> object:
         return self.inner.getpeername()
 
-    def close(self) -> None:
-        """Twice is fine. May block where it is a channel and its jump host hangs."""
+    def cut(self) -> None:
+        """End it in both directions, which wakes whoever reads. May block where it is a channel whose jump host hangs.
+
+        Not closed: the thread that reads would do so on a descriptor that may be another's by then. It closes it.
+        """
         if isinstance(self.inner, socket.socket):
-            # Closing alone would not wake the thread that is reading.
-            with suppress(OSError):  # not connected any more, or closed before
+            with suppress(OSError):  # not connected any more, or closed
                 self.inner.shutdown(socket.SHUT_RDWR)
+        else:
+            self.inner.close()
+
+    def close(self) -> None:
         self.inner.close()
 
     @property
@@ -70,7 +76,7 @@ class Wire:
 
 
 def log_in(address: Address, wire: Wire) -> Transport:
-    """Speak the protocol over ``wire`` until we are logged in. Blocks; a failure closes ``wire``, and so ends it.
+    """Speak the protocol over ``wire`` until we are logged in. Blocks; a failure closes ``wire``.
 
     Raises:
         MachineLost, ImageUnusable
@@ -93,10 +99,18 @@ def log_in(address: Address, wire: Wire) -> Transport:
             _authenticate(address, transport, wire)
             return transport
     except BaseException:
-        wire.close()
         if transport is not None:
-            transport.close()
+            shut(transport, wire)
+        wire.close()
         raise
+
+
+def shut(transport: Transport, wire: Wire) -> None:
+    """End a transport and wait for its thread. Blocks, for seconds where it leads through a host that hangs."""
+    wire.cut()
+    if transport.is_alive():
+        transport.join(PATIENCE)
+    transport.close()
 
 
 @contextmanager

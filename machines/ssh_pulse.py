@@ -142,7 +142,7 @@ class Pulse:
             why = "the host does not even acknowledge our bytes"
         said = f"{self._address} said nothing for {now - self._wire.heard:.1f} s and does not answer; {why}"
         self._fault = Evidence(cause=cause, detail=said)
-        close_beside(self._wire)
+        cut_beside(self._wire)
 
     def _acknowledged(self, seconds: float) -> bool:
         """Whether the other kernel has taken what we sent, or at least said within ``seconds`` that it cannot now."""
@@ -175,7 +175,7 @@ class Pulse:
                     try:
                         heard = await in_thread(partial(channel.recv, 4), seconds=KNOCK)
                     finally:
-                        close_beside(channel)
+                        cut_beside(Wire(channel))
                 else:
                     knocking = await connect(self._address)
                     reached = True
@@ -237,6 +237,6 @@ async def connect(address: Address) -> socket.socket:
         raise failure or OSError(f"{address.host} has no address")
 
 
-def close_beside(closable: Wire | paramiko.Channel) -> None:
-    """Close without waiting: what runs through a jump host says goodbye to it, and that may hang."""
-    threading.Thread(target=closable.close, name="palmette-ssh-close", daemon=True).start()
+def cut_beside(wire: Wire) -> None:
+    """Cut without waiting: what runs through a jump host says goodbye to it, and that may hang."""
+    threading.Thread(target=wire.cut, name="palmette-ssh-cut", daemon=True).start()

@@ -13,8 +13,8 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -32,6 +32,8 @@ from palmette.machines.ssh import reap
 
 pytestmark = pytest.mark.usefixtures("ssh_server")
 
+OWN = f"reap-{os.getpid()}"
+"""An owner that no other worker of pytest has: what is reaped is exactly known."""
 _word = iter(range(10**9))
 
 
@@ -88,25 +90,34 @@ async def test_the_server_is_killed_with_all_its_processes(mortal_sshd: SshServe
 
 async def test_machines_outlive_the_server_s_master_process(mortal_sshd: SshServer) -> None:
     async with waiting(mortal_sshd.image()) as (machine, _):
-        sessions = mortal_sshd.sessions()
         mortal_sshd.kill_master()
         assert (await machine.exec("echo on")).stdout == b"on\n"
         other = machine_for(mortal_sshd.image(), owner="test-ssh")
         await other.start()  # over the connection that there is
         await other.stop()
         await machine.stop()
-        await until(lambda: not any(process.is_running() for process in sessions), "its processes to end")
+        assert own_connections(mortal_sshd) == []
         mortal_sshd.start()
     await nothing_left(mortal_sshd)
 
 
-async def test_the_server_is_frozen_and_the_runner_ends_by_its_lease(mortal_sshd: SshServer) -> None:
-    async with waiting(mortal_sshd.image("lease=2")) as (machine, wait):
-        with mortal_sshd.frozen():
-            await learns(wait, "daemon_frozen")
-            # Nobody can tell the runner. It has not heard of us.
-            await until(lambda: directories() == [] and tagged(f".{os.getpid()}.") == [], "the lease to run out")
-        await machine.stop()
+async def test_a_server_is_frozen_while_nothing_or_much_is_sent_and_the_runner_ends_by_its_lease(
+    mortal_sshd: SshServer, sshd_program: Path
+) -> None:
+    with running_server(sshd_program) as busy_sshd:
+        async with (
+            waiting(mortal_sshd.image("lease=2")) as (idle, idle_wait),
+            waiting(busy_sshd.image("lease=2")) as (busy, busy_wait),
+        ):
+            with mortal_sshd.frozen(), busy_sshd.frozen():
+                upload = asyncio.create_task(busy.put("file", bytes(32 << 20)))
+                await asyncio.gather(learns(idle_wait, "daemon_frozen"), learns(busy_wait, "daemon_frozen"))
+                with pytest.raises(MachineLost):
+                    await upload
+                # Nobody can tell the runners. They have not heard of us.
+                await until(lambda: directories() == [] and tagged(f".{os.getpid()}.") == [], "the lease to run out")
+            await asyncio.gather(idle.stop(), busy.stop())
+        await nothing_left(busy_sshd)
     await nothing_left(mortal_sshd)
 
 
@@ -119,18 +130,7 @@ async def test_the_wire_is_cut_and_the_machine_is_ended_over_another_one(mortal_
         await machine.stop()
         assert directories() == []
         assert tagged(f".{os.getpid()}.") == []
-    await nothing_left(mortal_sshd)
-
-
-async def test_an_upload_stuck_in_a_frozen_server_is_given_up_too(mortal_sshd: SshServer) -> None:
-    async with waiting(mortal_sshd.image("lease=2")) as (machine, wait):
-        with mortal_sshd.frozen():
-            upload = asyncio.create_task(machine.put("file", bytes(32 << 20)))
-            await learns(wait, "daemon_frozen")
-            with pytest.raises(MachineLost):
-                await upload
-            await until(lambda: directories() == [], "the lease to run out")
-        await machine.stop()
+        mortal_sshd.kill_sessions()  # it would wait for the cut wire
     await nothing_left(mortal_sshd)
 
 
@@ -168,7 +168,7 @@ async def test_a_runner_that_was_killed_is_replaced_and_what_it_left_is_killed(s
     async with waiting(ssh_server.image()) as (machine, wait):
         await machine.put("file", b"kept")
         for pid in tagged(machine.id):
-            if b"python3" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if runs_python(pid):
                 os.kill(pid, signal.SIGKILL)
         result = await wait
         assert result.signal == 9
@@ -195,44 +195,29 @@ async def test_what_a_dead_controller_left_is_reaped_and_the_living_are_not(ssh_
     dead = start_controller("local")  # any process of this host will do
     dead.kill()
     dead.wait(10)
-    living = str(MachineId.new("test-ssh"))
-    name = living.replace(f".{os.getpid()}.", f".{dead.pid}.")
-    left = Path("/tmp", f"palmette-{name}")
-    left.mkdir(mode=0o700)
-    (left / "work").mkdir()
-    stray = subprocess.Popen(["sleep", "600"], env={"PALMETTE_MACHINE": name})
-    machine = machine_for(ssh_server.image(), owner="test-ssh")
-    try:
+    name = str(MachineId.new(OWN)).replace(f".{os.getpid()}.", f".{dead.pid}.")
+    machine = machine_for(ssh_server.image(), owner=OWN)
+    with leftover(name) as stray:
         await machine.start()
-        report = await reap(ssh_server.image(), owner="test-ssh")
+        report = await reap(ssh_server.image(), owner=OWN)
         assert report == ReapReport(directories=(name,), processes=1, alive=1)
-        assert not left.exists()
         assert stray.wait(10) == -signal.SIGKILL
         assert (await machine.exec("echo alive")).stdout == b"alive\n"
         assert await reap(ssh_server.image(), owner="somebody-else") == ReapReport()
         await machine.stop()
-    finally:
-        stray.kill()
-        stray.wait(10)
-        shutil.rmtree(left, ignore_errors=True)
     await nothing_left(ssh_server)
 
 
 async def test_machines_of_another_host_s_controller_are_reaped_when_nothing_is_heard_there(
     ssh_server: SshServer,
 ) -> None:
-    mine = MachineId.new("test-ssh")
+    mine = MachineId.new(OWN)
     name = str(MachineId(mine.owner, mine.pid, mine.start, "0" * 12, mine.nonce))
-    left = Path("/tmp", f"palmette-{name}")
-    left.mkdir(mode=0o700)
-    try:
-        assert await reap(ssh_server.image(), owner="test-ssh") == ReapReport(elsewhere=(name,))
-        (left / "lease").touch()
-        os.utime(left / "lease", (1, 1))
-        assert await reap(ssh_server.image(), owner="test-ssh") == ReapReport(directories=(name,))
-        assert not left.exists()
-    finally:
-        shutil.rmtree(left, ignore_errors=True)
+    with leftover(name):
+        assert await reap(ssh_server.image(), owner=OWN) == ReapReport(elsewhere=(name,))
+        os.utime(f"/tmp/palmette-{name}/lease", (1, 1))
+        report = await reap(ssh_server.image(), owner=OWN)
+        assert report == ReapReport(directories=(name,), processes=1)
     await nothing_left(ssh_server)
 
 
@@ -267,6 +252,27 @@ async def test_neither_the_server_s_environment_nor_ours_reaches_a_command(
     assert "in confidence" not in seen.text
     await machine.stop()
     await nothing_left(ssh_server)
+
+
+@contextmanager
+def leftover(name: str) -> Generator[subprocess.Popen[bytes]]:
+    """What a machine without a runner leaves: a directory and a process."""
+    left = Path("/tmp", f"palmette-{name}")
+    left.mkdir(mode=0o700)
+    (left / "work").mkdir()
+    (left / "lease").touch()
+    stray = subprocess.Popen(["sleep", "600"], env={"PALMETTE_MACHINE": name})
+    try:
+        yield stray
+        assert not left.exists()
+    finally:
+        stray.kill()
+        stray.wait(10)
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def runs_python(pid: int) -> bool:
+    return b"python3" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def drop_everything(descriptor: int) -> None:

@@ -80,7 +80,9 @@ class SshServer:
 
     def know(self, *others: SshServer, key: Path | None = None) -> None:
         """Write known_hosts: this server's key (or another in its place), and those of ``others``."""
-        lines = [f"[127.0.0.1]:{self.port} {(key or self.host_key).with_suffix('.pub').read_text()}"]
+        lines = [
+            f"[127.0.0.1]:{self.port},[localhost]:{self.port} {(key or self.host_key).with_suffix('.pub').read_text()}"
+        ]
         lines += [f"[127.0.0.1]:{one.port} {one.host_key.with_suffix('.pub').read_text()}" for one in others]
         self.known_hosts.write_text("".join(lines))
 
