@@ -8,6 +8,7 @@ faster and write nothing.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 
@@ -46,32 +47,32 @@ for name, source in json.loads(d.decode())[1]:
         exec(compile(source, name, "exec"), module.__dict__)
     if head:
         setattr(sys.modules[head], tail, module)
-sys.modules["palmette.machines.runner.main"].main()
+module.main()
 """
 
 
 @cache
 def payload() -> bytes:
     """What the loader reads first."""
+    return program(MODULES)
+
+
+def program(names: Sequence[str]) -> bytes:
+    """What :func:`loader` reads: modules below ``palmette.machines`` in this order; ``main()`` of the last is run."""
     modules: list[tuple[str, str | None]] = [
         (name, None) for name in ("palmette", "palmette.machines", "palmette.machines.runner")
     ]
-    for name in MODULES:
+    for name in names:
         package, _, file = f"palmette.machines.{name}".rpartition(".")
         modules.append((f"palmette.machines.{name}", (files(package) / f"{file}.py").read_text("utf-8")))
     return json.dumps([_FIRST, modules]).encode("ascii")
 
 
+def loader(source: bytes) -> list[str]:
+    """The command that runs ``source``, a :func:`program`, from its standard input."""
+    return ["python3", "-I", "-B", "-S", "-c", _LOADER.format(size=len(source))]
+
+
 def command(machine: str) -> list[str]:
     """The program that waits for :func:`payload`. The machine's id makes it findable by whoever sweeps."""
-    return [
-        "env",
-        f"PALMETTE_MACHINE={machine}",
-        f"PALMETTE_RUNNER={machine}",
-        "python3",
-        "-I",
-        "-B",
-        "-S",
-        "-c",
-        _LOADER.format(size=len(payload())),
-    ]
+    return ["env", f"PALMETTE_MACHINE={machine}", f"PALMETTE_RUNNER={machine}", *loader(payload())]
