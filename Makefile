@@ -19,6 +19,9 @@ DEBIAN_CHECK_PACKAGES := nodejs
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 python3,$(shell \
 	$(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
 
+# Processes that share the tests, file by file. More than four would be in each other's way: many tests start their own.
+PYTEST_WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); echo $$((cores > 4 ? 4 : cores)))
+
 # $(call debian,PACKAGES) installs those that are missing, on Debian as root; elsewhere it does nothing.
 define debian
 	@if [ "$$(id -u)" = 0 ] && command -v dpkg-query >/dev/null; then \
@@ -43,9 +46,9 @@ install: $(VENV)/.installed
 demo: $(VENV)/.installed ## learn a tool-using task from scratch, offline, under injected crashes
 	@$(VENV)/bin/palmette demo
 
-test: $(VENV)/.installed ## every test
+test: $(VENV)/.installed ## every test, in as many processes as there are cores; PYTEST_WORKERS=0: in one
 	$(call debian,$(DEBIAN_PACKAGES))
-	@$(PY) -m pytest -q
+	@$(PY) -m pytest -q -n $(PYTEST_WORKERS) --dist loadfile
 
 test-long: $(VENV)/.installed ## our supervisors against Erlang's, over ten times as many schedules
 	$(call debian,$(DEBIAN_PACKAGES))

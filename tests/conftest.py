@@ -47,6 +47,16 @@ settings.register_profile("palmette", deadline=None, suppress_health_check=[Heal
 settings.load_profile("palmette")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what tests recorded as their ``summary``: a title, and a text below it."""
+    for report in terminalreporter.getreports("passed"):
+        for name, told in report.user_properties:
+            if name == "summary":
+                title, _, text = str(told).partition("\n")
+                terminalreporter.section(title)
+                terminalreporter.write_line(text)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def scratch_parent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The directory that temporary files of this session, its child processes included, are made in."""

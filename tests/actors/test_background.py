@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support.probes import Boom, Probe, actor_of, done, ended, running, text_of, turns, virtual, worker
+from support.probes import Boom, Probe, actor_of, begun, done, ended, running, text_of, worker
+from support.worlds import everywhere, took, turns
 
 from palmette.actors import (
     Actor,
@@ -65,19 +66,18 @@ class Office(Actor):
 # --- replies that come later -----------------------------------------------------------------------------------
 
 
-@virtual
+@everywhere
 async def test_a_reply_may_come_after_other_messages_were_served() -> None:
     async with running(worker(Office)) as system:
         office = system.whereis("it", Office)
-        calls = [asyncio.create_task(office.call(Office.ask)) for _ in range(2)]
-        await turns()
+        calls = await begun(office.call(Office.ask), office.call(Office.ask))
         assert await office.call(Office.wanted) == [True, True]
         await office.call(Office.answer, "first")
         await office.call(Office.answer, "second")
         assert await asyncio.gather(*calls) == ["first", "second"]
 
 
-@virtual
+@everywhere
 async def test_only_the_first_answer_counts() -> None:
     async with running(worker(Office)) as system:
         office = system.whereis("it", Office)
@@ -90,7 +90,7 @@ async def test_only_the_first_answer_counts() -> None:
         assert await call == 1
 
 
-@virtual
+@everywhere
 async def test_a_token_can_refuse() -> None:
     async with running(worker(Office)) as system:
         office = system.whereis("it", Office)
@@ -101,7 +101,7 @@ async def test_a_token_can_refuse() -> None:
             await call
 
 
-@virtual
+@everywhere
 async def test_a_death_before_the_reply_reaches_everybody_who_waits() -> None:
     async with running(worker(Office)) as system:
         office = system.whereis("it", Office)
@@ -111,10 +111,10 @@ async def test_a_death_before_the_reply_reaches_everybody_who_waits() -> None:
         for call in calls:
             with pytest.raises(ActorDied, match="the office burnt down"):
                 await call
-        assert system.loop.time() == 0
+        assert took(0)
 
 
-@virtual
+@everywhere
 async def test_a_caller_that_gave_up_is_owed_nothing() -> None:
     async with running(worker(Office)) as system:
         office = system.whereis("it", Office)
@@ -125,7 +125,7 @@ async def test_a_caller_that_gave_up_is_owed_nothing() -> None:
         await office.call(Office.answer, "to nobody")
 
 
-@virtual
+@everywhere
 async def test_a_cast_may_be_answered_later_to_nobody() -> None:
     async with running(worker(Office)) as system:
         office = system.whereis("it", Office)
@@ -134,7 +134,7 @@ async def test_a_cast_may_be_answered_later_to_nobody() -> None:
         await office.call(Office.answer, "to nobody")
 
 
-@virtual
+@everywhere
 async def test_a_reply_token_belongs_inside_an_endpoint_and_is_given_once() -> None:
     async with running(worker(Office), worker(Office, name="other")) as system:
         with pytest.raises(ActorDied, match=r"reply_later\(\) belongs inside an endpoint, once per request"):
@@ -144,7 +144,7 @@ async def test_a_reply_token_belongs_inside_an_endpoint_and_is_given_once() -> N
         assert "belongs inside an endpoint" in text_of(await ended(other))
 
 
-@virtual
+@everywhere
 async def test_work_that_answers_later_leaves_the_mailbox_open() -> None:
     async with running(worker(Office)) as system:
         office = system.whereis("it", Office)
@@ -182,7 +182,7 @@ async def for_ever(flag: list[str] | None = None) -> None:
             flag.append("ended")
 
 
-@virtual
+@everywhere
 async def test_a_tagged_tasks_result_arrives_as_a_message() -> None:
     async with running(worker(Probe)) as system:
         probe = system.whereis("it", Probe)
@@ -192,7 +192,7 @@ async def test_a_tagged_tasks_result_arrives_as_a_message() -> None:
         assert done(await probe.call(Probe.seen)) == [("one", 1)]
 
 
-@virtual
+@everywhere
 async def test_a_task_that_raises_takes_its_actor_down_and_interrupts_its_handler() -> None:
     reasons: list[object] = []
 
@@ -202,9 +202,9 @@ async def test_a_task_that_raises_takes_its_actor_down_and_interrupts_its_handle
 
     async with running(worker(Leaving)) as system:
         probe = system.whereis("it", Leaving)
-        call = asyncio.create_task(probe.call(Probe.pass_gate))
-        queued = asyncio.create_task(probe.call(Probe.do, lambda me: me.start_task(burst("from a task"))))
-        await turns()
+        call, queued = await begun(
+            probe.call(Probe.pass_gate), probe.call(Probe.do, lambda me: me.start_task(burst("never begun")))
+        )
         actor_of(probe).start_task(burst("from a task"))
         for waiting in (call, queued):
             with pytest.raises(ActorDied, match="Boom: from a task"):
@@ -212,7 +212,7 @@ async def test_a_task_that_raises_takes_its_actor_down_and_interrupts_its_handle
         assert len(reasons) == 1
 
 
-@virtual
+@everywhere
 async def test_a_task_that_raises_takes_an_idle_actor_down() -> None:
     async with running(worker(Probe)) as system:
         probe = system.whereis("it", Probe)
@@ -220,7 +220,7 @@ async def test_a_task_that_raises_takes_an_idle_actor_down() -> None:
         assert text_of(await ended(probe)) == "alone"
 
 
-@virtual
+@everywhere
 async def test_a_sys_exit_in_a_task_ends_one_actor_and_not_the_program() -> None:
     async def leave() -> None:
         raise SystemExit(1)
@@ -232,29 +232,26 @@ async def test_a_sys_exit_in_a_task_ends_one_actor_and_not_the_program() -> None
 
 
 @pytest.mark.parametrize("how", ["stop", "kill", "crash"])
-def test_a_task_never_outlives_its_actor(how: str) -> None:
-    @virtual
-    async def check() -> None:
-        flag: list[str] = []
-        async with running(worker(Probe), worker(Probe, name="watcher")) as system:
-            probe, watcher = system.whereis("it", Probe), system.whereis("watcher", Probe)
-            await watcher.call(Probe.do, lambda me: me.monitor(probe))
-            await probe.call(Probe.do, lambda me: me.start_task(for_ever(flag), tag="endless"))
+@everywhere
+async def test_a_task_never_outlives_its_actor(how: str) -> None:
+    flag: list[str] = []
+    async with running(worker(Probe), worker(Probe, name="watcher")) as system:
+        probe, watcher = system.whereis("it", Probe), system.whereis("watcher", Probe)
+        await watcher.call(Probe.do, lambda me: me.monitor(probe))
+        await probe.call(Probe.do, lambda me: me.start_task(for_ever(flag), tag="endless"))
+        await turns()
+        if how == "stop":
+            await probe.stop()
+        elif how == "kill":
+            probe.kill()
+        else:
+            probe.cast(Probe.fail)
+        while not await watcher.call(Probe.seen):
             await turns()
-            if how == "stop":
-                await probe.stop()
-            elif how == "kill":
-                probe.kill()
-            else:
-                probe.cast(Probe.fail)
-            while not await watcher.call(Probe.seen):
-                await turns()
-            assert flag == ["ended"]  # before anybody was told of the end
-
-    check()
+        assert flag == ["ended"]  # before anybody was told of the end
 
 
-@virtual
+@everywhere
 async def test_a_task_that_is_killed_before_its_first_step_leaves_no_warning() -> None:
     async with running(worker(Probe)) as system:
         probe = system.whereis("it", Probe)
@@ -267,7 +264,7 @@ async def test_a_task_that_is_killed_before_its_first_step_leaves_no_warning() -
         assert await ended(probe) == Shutdown("done")
 
 
-@virtual
+@everywhere
 async def test_a_task_that_somebody_cancels_is_missed() -> None:
     async with running(worker(Probe)) as system:
         probe = system.whereis("it", Probe)
@@ -285,7 +282,7 @@ async def test_a_task_that_somebody_cancels_is_missed() -> None:
         assert await ended(probe) == Killed("its task 'needed' was cancelled")
 
 
-@virtual
+@everywhere
 async def test_a_task_that_fails_while_its_actor_starts_fails_the_start() -> None:
     class Hasty(Probe):
         async def started(self) -> None:
@@ -301,44 +298,47 @@ async def test_a_task_that_fails_while_its_actor_starts_fails_the_start() -> Non
 # --- timers ---------------------------------------------------------------------------------------------------------
 
 
-@virtual
+@everywhere
 async def test_a_timer_delivers_its_message_when_the_time_has_come() -> None:
-    async with running(worker(Probe)) as system:
-        probe = system.whereis("it", Probe)
+    class Punctual(Probe):
+        async def receive(self, message: object) -> None:
+            assert took(5)
+            await super().receive(message)
+
+    async with running(worker(Punctual)) as system:
+        probe = system.whereis("it", Punctual)
         await probe.call(Probe.do, lambda me: me.send_after(5, "tick"))
-        await asyncio.sleep(4.9)
-        assert await probe.call(Probe.seen) == []
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(15)
         assert await probe.call(Probe.seen) == ["tick"]
 
 
-@virtual
+@everywhere
 async def test_a_timer_can_be_called_off_also_when_it_has_fired() -> None:
     async with running(worker(Probe)) as system:
         probe = system.whereis("it", Probe)
         early = await probe.call(Probe.do, lambda me: me.send_after(1, "early"))
-        late = await probe.call(Probe.do, lambda me: me.send_after(5, "late"))
+        late = await probe.call(Probe.do, lambda me: me.send_after(15, "late"))
         await asyncio.sleep(2)
         early()
         late()
-        await asyncio.sleep(5)
+        await asyncio.sleep(15)
         assert await probe.call(Probe.seen) == ["early"]
 
 
-@virtual
+@everywhere
 async def test_a_timer_dies_with_its_incarnation() -> None:
     async with System.start(Supervisor.spec(children=[child(Probe, name="it")])) as system:
         probe = system.whereis("it", Probe)
-        await probe.call(Probe.do, lambda me: me.send_after(5, "from the dead"))
+        await probe.call(Probe.do, lambda me: me.send_after(15, "from the dead"))
         with pytest.raises(ActorDied):
             await probe.call(Probe.fail)
         await system.wait_for("it", Probe)
-        await asyncio.sleep(10)
+        await asyncio.sleep(15)
         assert await probe.call(Probe.seen) == []
         assert system.statistics().dead_letters == 0
 
 
-@virtual
+@everywhere
 async def test_a_task_that_fails_to_clean_up_makes_an_orderly_end_a_crash() -> None:
     async def untidy() -> None:
         try:

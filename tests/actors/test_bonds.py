@@ -7,7 +7,8 @@ import itertools
 from collections.abc import Callable, Coroutine
 
 import pytest
-from support.probes import Probe, Trapping, actor_of, ended, running, turns, virtual, worker
+from support.probes import Probe, Trapping, actor_of, ended, running, worker
+from support.worlds import everywhere, turns
 
 from palmette.actors import (
     Actor,
@@ -64,20 +65,17 @@ ENDS: list[tuple[Callable[[Probe], None], Reason]] = [
 
 
 @pytest.mark.parametrize(("end", "reason"), ENDS, ids=lambda value: getattr(value, "__name__", ""))
-def test_a_monitor_is_told_of_every_kind_of_end(end: Callable[[Probe], None], reason: Reason) -> None:
-    @virtual
-    async def check() -> None:
-        async with running(worker(Probe, name="a"), worker(Probe, name="b")) as system:
-            a, b = pair(system)
-            monitor = await a.call(Probe.do, lambda me: me.monitor(b))
-            b.cast(Probe.do, end)
-            await ended(b)
-            assert await a.call(Probe.seen) == [Down(b, reason, monitor)]
-
-    check()
+@everywhere
+async def test_a_monitor_is_told_of_every_kind_of_end(end: Callable[[Probe], None], reason: Reason) -> None:
+    async with running(worker(Probe, name="a"), worker(Probe, name="b")) as system:
+        a, b = pair(system)
+        monitor = await a.call(Probe.do, lambda me: me.monitor(b))
+        b.cast(Probe.do, end)
+        await ended(b)
+        assert await a.call(Probe.seen) == [Down(b, reason, monitor)]
 
 
-@virtual
+@everywhere
 async def test_monitors_stack_and_each_is_told_exactly_once() -> None:
     async with running(worker(Probe, name="a"), worker(Probe, name="b")) as system:
         a, b = pair(system)
@@ -89,7 +87,7 @@ async def test_monitors_stack_and_each_is_told_exactly_once() -> None:
         assert len(await a.call(Probe.seen)) == 3
 
 
-@virtual
+@everywhere
 async def test_monitoring_a_dead_address_is_answered_at_once() -> None:
     async with running(worker(Probe, name="a"), worker(Probe, name="b")) as system:
         a, b = pair(system)
@@ -98,7 +96,7 @@ async def test_monitoring_a_dead_address_is_answered_at_once() -> None:
         assert await a.call(Probe.seen) == [Down(b, NoProcess("/b"), monitor)]
 
 
-@virtual
+@everywhere
 async def test_a_monitor_is_of_one_incarnation() -> None:
     tree = Supervisor.spec(children=[child(Probe, name="a"), child(Probe, name="b")])
     async with System.start(tree) as system:
@@ -111,7 +109,7 @@ async def test_a_monitor_is_of_one_incarnation() -> None:
         assert len(await a.call(Probe.seen)) == 1
 
 
-@virtual
+@everywhere
 async def test_undoing_a_monitor_guarantees_silence_also_when_its_down_waits_already() -> None:
     async with running(worker(Probe, name="a"), worker(Probe, name="b")) as system:
         a, b = pair(system)
@@ -129,7 +127,7 @@ async def test_undoing_a_monitor_guarantees_silence_also_when_its_down_waits_alr
         assert len(await a.call(Probe.seen)) == 1
 
 
-@virtual
+@everywhere
 async def test_an_undone_monitor_leaves_nothing_behind() -> None:
     async with running(worker(Probe, name="a"), worker(Probe, name="b")) as system:
         a, b = pair(system)
@@ -140,7 +138,7 @@ async def test_an_undone_monitor_leaves_nothing_behind() -> None:
         assert await a.call(Probe.seen) == []
 
 
-@virtual
+@everywhere
 async def test_a_watcher_that_dies_leaves_nothing_behind() -> None:
     async with running(worker(Probe, name="a"), worker(Probe, name="b")) as system:
         a, b = pair(system)
@@ -151,7 +149,7 @@ async def test_a_watcher_that_dies_leaves_nothing_behind() -> None:
         assert system.statistics().dead_letters == 0
 
 
-@virtual
+@everywhere
 async def test_messages_sent_before_a_death_arrive_before_the_news_of_it() -> None:
     async with running(worker(Probe, name="a"), worker(Chatty, name="b")) as system:
         a, b = system.whereis("a", Probe), system.whereis("b", Chatty)
@@ -169,32 +167,29 @@ async def test_messages_sent_before_a_death_arrive_before_the_news_of_it() -> No
 
 
 @pytest.mark.parametrize("linking", ["a", "b"], ids=["the linker lives", "the linked lives"])
-def test_an_abnormal_end_crosses_a_link_in_both_directions_and_skips_the_hook(linking: str) -> None:
+@everywhere
+async def test_an_abnormal_end_crosses_a_link_in_both_directions_and_skips_the_hook(linking: str) -> None:
     hooks: list[str] = []
 
     class Leaving(Probe):
         async def stopping(self, reason: Reason) -> None:
             hooks.append(self.path)
 
-    @virtual
-    async def check() -> None:
-        async with running(worker(Leaving, name="a"), worker(Probe, name="b")) as system:
-            a, b = pair(system)
-            one, other = (a, b) if linking == "a" else (b, a)
-            await one.call(Probe.do, lambda me: me.link(other))
-            end = asyncio.create_task(ended(a))
-            await turns()
-            with pytest.raises(ActorDied):
-                await b.call(Probe.fail, "linked")
-            reason = await end
-            assert isinstance(reason, Crashed)
-            assert reason.text == "linked"
-            assert hooks == []
-
-    check()
+    async with running(worker(Leaving, name="a"), worker(Probe, name="b")) as system:
+        a, b = pair(system)
+        one, other = (a, b) if linking == "a" else (b, a)
+        await one.call(Probe.do, lambda me: me.link(other))
+        end = asyncio.create_task(ended(a))
+        await turns()
+        with pytest.raises(ActorDied):
+            await b.call(Probe.fail, "linked")
+        reason = await end
+        assert isinstance(reason, Crashed)
+        assert reason.text == "linked"
+        assert hooks == []
 
 
-@virtual
+@everywhere
 async def test_shutdown_crosses_a_link_as_in_otp() -> None:
     async with running(worker(Probe, name="a"), worker(Probe, name="b")) as system:
         a, b = pair(system)
@@ -205,7 +200,7 @@ async def test_shutdown_crosses_a_link_as_in_otp() -> None:
         assert await end == Shutdown("together")
 
 
-@virtual
+@everywhere
 async def test_a_normal_end_does_not_cross_a_link() -> None:
     async with running(worker(Probe, name="a"), worker(Probe, name="b")) as system:
         a, b = pair(system)
@@ -216,23 +211,20 @@ async def test_a_normal_end_does_not_cross_a_link() -> None:
 
 
 @pytest.mark.parametrize("reason", [Normal(), Shutdown("x"), Killed("y")], ids=["normal", "shutdown", "killed"])
-def test_who_traps_exits_gets_a_message_for_every_reason_and_lives(reason: Reason) -> None:
-    @virtual
-    async def check() -> None:
-        async with running(worker(Trapping, name="a"), worker(Probe, name="b")) as system:
-            a, b = pair(system)
-            await a.call(Probe.do, lambda me: me.link(b))
-            if isinstance(reason, Killed):
-                b.kill(reason.detail)
-                await ended(b)
-            else:
-                await b.stop(reason)
-            assert await a.call(Probe.seen) == [Exit(b, reason)]
-
-    check()
+@everywhere
+async def test_who_traps_exits_gets_a_message_for_every_reason_and_lives(reason: Reason) -> None:
+    async with running(worker(Trapping, name="a"), worker(Probe, name="b")) as system:
+        a, b = pair(system)
+        await a.call(Probe.do, lambda me: me.link(b))
+        if isinstance(reason, Killed):
+            b.kill(reason.detail)
+            await ended(b)
+        else:
+            await b.stop(reason)
+        assert await a.call(Probe.seen) == [Exit(b, reason)]
 
 
-@virtual
+@everywhere
 async def test_trapping_can_be_decided_by_the_actor_itself() -> None:
     class Deciding(Probe):
         async def started(self) -> None:
@@ -246,7 +238,7 @@ async def test_trapping_can_be_decided_by_the_actor_itself() -> None:
         assert await a.call(Probe.seen) == [Exit(b, Killed())]
 
 
-@virtual
+@everywhere
 async def test_linking_to_the_dead_is_an_end_at_once() -> None:
     async with running(worker(Trapping, name="a"), worker(Probe, name="b"), worker(Probe, name="c")) as system:
         a, b = pair(system)
@@ -267,7 +259,7 @@ def link_and_wait(to: Ref[Probe]) -> Callable[[Probe], Coroutine[object, object,
     return action
 
 
-@virtual
+@everywhere
 async def test_a_link_is_one_however_often_it_is_made_and_gone_when_undone() -> None:
     async with running(worker(Trapping, name="a"), worker(Trapping, name="b")) as system:
         a, b = pair(system)
@@ -280,7 +272,7 @@ async def test_a_link_is_one_however_often_it_is_made_and_gone_when_undone() -> 
         assert await a.call(Probe.seen) == []
 
 
-@virtual
+@everywhere
 async def test_an_end_crosses_a_chain_of_links() -> None:
     names = [f"n{number}" for number in range(20)]
     async with running(*(worker(Probe, name=name) for name in names)) as system:
@@ -294,7 +286,7 @@ async def test_an_end_crosses_a_chain_of_links() -> None:
         assert not any(ref.is_alive() for ref in refs)
 
 
-@virtual
+@everywhere
 async def test_nobody_can_take_a_supervisor_down_by_linking_to_it() -> None:
     async with System.start(Supervisor.spec(children=[worker(Probe, name="a"), worker(Probe, name="b")])) as system:
         a, b = pair(system)
@@ -303,5 +295,6 @@ async def test_nobody_can_take_a_supervisor_down_by_linking_to_it() -> None:
         a.kill()
         await ended(a)
         root.send("a stray message")
+        await turns()
         assert await b.call(Probe.seen) == []
         assert [letter.message for letter in system.dead_letters] == ["'a stray message'"]

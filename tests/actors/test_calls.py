@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support.probes import Boom, Probe, actor_of, ended, running, text_of, turns, virtual, worker
+from support.probes import Boom, Probe, actor_of, begun, ended, running, text_of, worker
+from support.worlds import everywhere, took, turns
 
 from palmette.actors import (
     Actor,
@@ -50,7 +51,7 @@ class Unspeakable(Exception):
         raise RuntimeError("no words")
 
 
-@virtual
+@everywhere
 async def test_a_call_returns_what_the_endpoint_returns() -> None:
     async with running(worker(Counter, 10)) as system:
         counter = system.whereis("it", Counter)
@@ -59,7 +60,7 @@ async def test_a_call_returns_what_the_endpoint_returns() -> None:
         assert await counter.call(Counter.add, 1, twice=True) == 17
 
 
-@virtual
+@everywhere
 async def test_inside_the_actor_an_endpoint_is_a_plain_method() -> None:
     class Double(Counter):
         @endpoint
@@ -71,7 +72,7 @@ async def test_inside_the_actor_an_endpoint_is_a_plain_method() -> None:
         assert await system.whereis("it", Double).call(Double.add_two) == 2
 
 
-@virtual
+@everywhere
 async def test_casts_and_sends_arrive_in_order_with_calls() -> None:
     async with running(worker(Probe)) as system:
         probe = system.whereis("it", Probe)
@@ -81,21 +82,22 @@ async def test_casts_and_sends_arrive_in_order_with_calls() -> None:
         assert await probe.call(Probe.seen) == [1, 2, 3]
 
 
-@virtual
+@everywhere
 async def test_a_crash_fails_the_pending_call_and_those_queued_behind_it() -> None:
     async with running(worker(Counter)) as system:
         counter = system.whereis("it", Counter)
-        crashing = asyncio.create_task(counter.call(Counter.add, -1))
-        queued = asyncio.create_task(counter.call(Counter.add, 1))
+        counter.suspend()
+        crashing, queued = await begun(counter.call(Counter.add, -1), counter.call(Counter.add, 1))
+        counter.resume()
         for call in (crashing, queued):
             with pytest.raises(ActorDied, match="step must be >= 0, got -1") as caught:
                 await call
             assert isinstance(caught.value.reason, Crashed)
             assert caught.value.path == "/it"
-        assert system.loop.time() == 0  # at once, and not at the deadline
+        assert took(0)  # at once, and not at the deadline
 
 
-@virtual
+@everywhere
 async def test_a_call_to_the_dead_fails_at_once_and_names_the_address() -> None:
     async with running(worker(Counter)) as system:
         counter = system.whereis("it", Counter)
@@ -105,7 +107,7 @@ async def test_a_call_to_the_dead_fails_at_once_and_names_the_address() -> None:
         assert caught.value.reason == NoProcess("/it")
 
 
-@virtual
+@everywhere
 async def test_casts_and_sends_to_the_dead_become_dead_letters() -> None:
     async with running(worker(Counter)) as system:
         counter = system.whereis("it", Counter)
@@ -119,7 +121,7 @@ async def test_casts_and_sends_to_the_dead_become_dead_letters() -> None:
         assert system.statistics().dead_letters == 2
 
 
-@virtual
+@everywhere
 async def test_unread_casts_and_messages_of_an_actor_that_crashes_become_dead_letters() -> None:
     async with running(worker(Counter)) as system:
         counter = system.whereis("it", Counter)
@@ -130,7 +132,7 @@ async def test_unread_casts_and_messages_of_an_actor_that_crashes_become_dead_le
         assert [letter.message for letter in system.dead_letters] == ["<cast add>", "'late'"]
 
 
-@virtual
+@everywhere
 async def test_a_message_whose_repr_raises_cannot_disturb_an_end() -> None:
     class Nameless:
         def __repr__(self) -> str:
@@ -144,7 +146,7 @@ async def test_a_message_whose_repr_raises_cannot_disturb_an_end() -> None:
         assert "Nameless" in system.dead_letters[-1].message
 
 
-@virtual
+@everywhere
 async def test_a_refusal_reaches_the_caller_and_the_actor_lives_on() -> None:
     async with running(worker(Counter)) as system:
         counter = system.whereis("it", Counter)
@@ -154,7 +156,7 @@ async def test_a_refusal_reaches_the_caller_and_the_actor_lives_on() -> None:
         assert counter.incarnation == 1
 
 
-@virtual
+@everywhere
 async def test_a_refused_cast_is_a_dead_letter_and_no_crash() -> None:
     async with running(worker(Counter)) as system:
         counter = system.whereis("it", Counter)
@@ -164,7 +166,7 @@ async def test_a_refused_cast_is_a_dead_letter_and_no_crash() -> None:
         assert [letter.message for letter in system.dead_letters] == ["<cast refuse>", "<cast add>"]
 
 
-@virtual
+@everywhere
 async def test_an_unknown_endpoint_is_a_bad_call_that_lists_the_known_ones() -> None:
     class Other(Actor):
         @endpoint
@@ -178,7 +180,7 @@ async def test_an_unknown_endpoint_is_a_bad_call_that_lists_the_known_ones() -> 
         assert await counter.call(Counter.add, 1) == 1
 
 
-@virtual
+@everywhere
 async def test_arguments_that_do_not_fit_are_a_bad_call_that_shows_the_signature() -> None:
     async with running(worker(Counter)) as system:
         counter = system.whereis("it", Counter)
@@ -189,7 +191,7 @@ async def test_arguments_that_do_not_fit_are_a_bad_call_that_shows_the_signature
         assert await counter.call(Counter.add, 1) == 1
 
 
-@virtual
+@everywhere
 async def test_a_type_error_inside_the_handler_is_a_crash_and_no_bad_call() -> None:
     async with running(worker(Counter)) as system:
         counter = system.whereis("it", Counter)
@@ -197,7 +199,7 @@ async def test_a_type_error_inside_the_handler_is_a_crash_and_no_bad_call() -> N
             await counter.call(Counter.add, "one")  # pyright: ignore[reportArgumentType]
 
 
-@virtual
+@everywhere
 async def test_an_override_without_endpoint_withdraws_it() -> None:
     class Closed(Counter):
         async def add(self, step: int, *, twice: bool = False) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -216,7 +218,7 @@ def test_an_endpoint_is_an_async_method() -> None:
         Endpoint(plain)  # pyright: ignore[reportArgumentType, reportUnknownVariableType]
 
 
-@virtual
+@everywhere
 async def test_an_actor_that_calls_itself_is_told_so_instead_of_waiting() -> None:
     async with running(worker(Probe)) as system:
         probe = system.whereis("it", Probe)
@@ -227,7 +229,7 @@ async def test_an_actor_that_calls_itself_is_told_so_instead_of_waiting() -> Non
         assert await probe.call(Probe.seen) == []
 
 
-@virtual
+@everywhere
 async def test_a_task_beside_the_mailbox_may_call_its_own_actor() -> None:
     async with running(worker(Probe)) as system:
         probe = system.whereis("it", Probe)
@@ -236,7 +238,7 @@ async def test_a_task_beside_the_mailbox_may_call_its_own_actor() -> None:
         assert await probe.call(Probe.seen) == ["from the task"]
 
 
-@virtual
+@everywhere
 async def test_an_unexpected_message_crashes_an_actor_without_receive() -> None:
     async with running(worker(Counter)) as system:
         counter = system.whereis("it", Counter)
@@ -244,20 +246,22 @@ async def test_an_unexpected_message_crashes_an_actor_without_receive() -> None:
         assert text_of(await ended(counter)) == "Counter has no receive() for 'what?'"
 
 
-@virtual
+@everywhere
 async def test_a_call_whose_caller_has_gone_is_not_worked_on() -> None:
     async with running(worker(Probe)) as system:
         probe = system.whereis("it", Probe)
         gate = asyncio.create_task(probe.call(Probe.pass_gate))
+        await turns()
         unwanted = asyncio.create_task(probe.call(Probe.keep, "unwanted"))
         await turns()
         unwanted.cancel()
+        await turns()
         actor_of(probe).gate.set()
         assert await gate == "passed"
         assert await probe.call(Probe.seen) == []
 
 
-@virtual
+@everywhere
 async def test_cancelling_a_caller_does_not_disturb_the_actor() -> None:
     async with running(worker(Probe)) as system:
         probe = system.whereis("it", Probe)
@@ -269,27 +273,24 @@ async def test_cancelling_a_caller_does_not_disturb_the_actor() -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt("stop"), SystemExit(3)], ids=["interrupt", "exit"])
-def test_what_would_end_the_program_ends_one_actor(error: BaseException) -> None:
-    @virtual
-    async def check() -> None:
-        async with running(worker(Counter), worker(Probe, name="probe")) as system:
-            with pytest.raises(ActorDied) as caught:
-                await system.whereis("it", Counter).call(Counter.raise_it, error)
-            assert isinstance(caught.value.reason, Crashed)
-            assert caught.value.reason.error == f"builtins.{type(error).__name__}"
-            assert await system.whereis("probe", Probe).call(Probe.seen) == []
-
-    check()
+@everywhere
+async def test_what_would_end_the_program_ends_one_actor(error: BaseException) -> None:
+    async with running(worker(Counter), worker(Probe, name="probe")) as system:
+        with pytest.raises(ActorDied) as caught:
+            await system.whereis("it", Counter).call(Counter.raise_it, error)
+        assert isinstance(caught.value.reason, Crashed)
+        assert caught.value.reason.error == f"builtins.{type(error).__name__}"
+        assert await system.whereis("probe", Probe).call(Probe.seen) == []
 
 
-@virtual
+@everywhere
 async def test_an_exception_that_cannot_say_its_text_is_still_an_exit_reason() -> None:
     async with running(worker(Counter)) as system:
         with pytest.raises(ActorDied, match=r"no text: Unspeakable\.__str__ raised RuntimeError"):
             await system.whereis("it", Counter).call(Counter.raise_it, Unspeakable())
 
 
-@virtual
+@everywhere
 async def test_a_cancelled_error_of_ones_own_making_is_an_abnormal_end() -> None:
     async with running(worker(Counter)) as system:
         with pytest.raises(ActorDied) as caught:
@@ -297,7 +298,7 @@ async def test_a_cancelled_error_of_ones_own_making_is_an_abnormal_end() -> None
         assert caught.value.reason == Killed("cancelled")
 
 
-@virtual
+@everywhere
 async def test_a_crash_reason_carries_type_text_traceback_and_the_errors_own_word_on_retrying() -> None:
     class RateLimited(Exception):
         retryable = True
@@ -313,7 +314,7 @@ async def test_a_crash_reason_carries_type_text_traceback_and_the_errors_own_wor
         assert "in raise_it" in reason.traceback
 
 
-@virtual
+@everywhere
 async def test_a_reference_survives_restarts_and_counts_incarnations() -> None:
     tree = Supervisor.spec(children=[child(Counter, name="counter")])
     async with System.start(tree) as system:
@@ -326,7 +327,7 @@ async def test_a_reference_survives_restarts_and_counts_incarnations() -> None:
         assert counter.incarnation == 2
 
 
-@virtual
+@everywhere
 async def test_a_reference_survives_the_restart_of_the_supervisor_above_it() -> None:
     inner = Supervisor.spec(name="inner", children=[child(Counter, name="counter")])
     async with System.start(Supervisor.spec(children=[inner])) as system:
@@ -337,7 +338,7 @@ async def test_a_reference_survives_the_restart_of_the_supervisor_above_it() -> 
         assert await counter.call(Counter.add, 1) == 1
 
 
-@virtual
+@everywhere
 async def test_a_reference_to_a_sibling_that_is_not_there_yet_comes_alive_with_it() -> None:
     class First(Probe):
         async def started(self) -> None:
@@ -351,7 +352,7 @@ async def test_a_reference_to_a_sibling_that_is_not_there_yet_comes_alive_with_i
         assert {later, system.whereis("later", Probe)} == {later}
 
 
-@virtual
+@everywhere
 async def test_many_messages_to_one_actor_do_not_starve_the_others() -> None:
     async with running(worker(Probe), worker(Probe, name="other")) as system:
         busy, other = system.whereis("it", Probe), system.whereis("other", Probe)
@@ -362,7 +363,7 @@ async def test_many_messages_to_one_actor_do_not_starve_the_others() -> None:
         assert await busy.call(Probe.seen) == list(range(2000))
 
 
-@virtual
+@everywhere
 async def test_a_crash_in_receive_is_a_crash_like_any_other() -> None:
     class Fragile(Actor):
         async def receive(self, message: object) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.probes import Probe, actor_of, last_exit, running, turns, virtual, worker
+from support.probes import Probe, actor_of, last_exit, running, worker
+from support.worlds import everywhere, turns
 
 from palmette.actors import ActorDied, Draining, Killed, Reason, Ref, ReplyToken, Shutdown, System, TaskDone, endpoint
 from palmette.supervisors import DynamicSupervisor, StartRefused, Supervisor, child
@@ -54,7 +55,7 @@ def it(system: System) -> Ref[Worker]:
     return system.whereis("it", Worker)
 
 
-@virtual
+@everywhere
 async def test_what_is_queued_is_finished_and_what_comes_later_is_refused() -> None:
     log: list[str] = []
     async with running(worker(Worker, log)) as system:
@@ -83,7 +84,7 @@ async def test_what_is_queued_is_finished_and_what_comes_later_is_refused() -> N
 
 @pytest.mark.parametrize("busy", [False, True], ids=["at rest", "after much work"])
 def test_an_idle_actor_ends_at_once(busy: bool) -> None:
-    @virtual
+    @everywhere
     async def check() -> None:
         async with running(worker(Worker)) as system:
             ref = it(system)
@@ -96,7 +97,7 @@ def test_an_idle_actor_ends_at_once(busy: bool) -> None:
     check()
 
 
-@virtual
+@everywhere
 async def test_a_call_that_waits_for_room_was_taken_and_is_finished() -> None:
     async with running(worker(Worker, mailbox=1)) as system:
         ref = it(system)
@@ -106,7 +107,7 @@ async def test_a_call_that_waits_for_room_was_taken_and_is_finished() -> None:
         assert await asyncio.gather(*calls) == [0, 1, 2, 3]
 
 
-@virtual
+@everywhere
 async def test_replies_that_are_owed_are_given_before_the_end() -> None:
     async with running(worker(Worker)) as system:
         ref = it(system)
@@ -128,7 +129,7 @@ async def test_replies_that_are_owed_are_given_before_the_end() -> None:
         assert await asyncio.gather(*promises) == [1, 2]
 
 
-@virtual
+@everywhere
 async def test_a_tagged_tasks_result_is_handled_before_the_end_and_an_endless_task_does_not_keep_it() -> None:
     async with running(worker(Worker)) as system:
         ref = it(system)
@@ -140,7 +141,7 @@ async def test_a_tagged_tasks_result_is_handled_before_the_end_and_an_endless_ta
         assert system.loop.time() == 3
 
 
-@virtual
+@everywhere
 async def test_messages_from_itself_and_the_kernels_get_in() -> None:
     async with running(worker(Worker), worker(Probe, name="other")) as system:
         ref, other = it(system), system.whereis("other", Probe)
@@ -165,7 +166,7 @@ async def test_messages_from_itself_and_the_kernels_get_in() -> None:
         assert system.statistics().dead_letters == 0
 
 
-@virtual
+@everywhere
 async def test_at_the_deadline_the_present_handler_ends_and_the_rest_is_refused() -> None:
     async with running(worker(Worker, None, 2.0)) as system:
         ref = it(system)
@@ -178,7 +179,7 @@ async def test_at_the_deadline_the_present_handler_ends_and_the_rest_is_refused(
             await calls[2]
 
 
-@virtual
+@everywhere
 async def test_a_handler_that_does_not_end_after_the_deadline_is_killed() -> None:
     async with running(worker(Worker)) as system:
         ref = it(system)
@@ -191,7 +192,7 @@ async def test_a_handler_that_does_not_end_after_the_deadline_is_killed() -> Non
             await call
 
 
-@virtual
+@everywhere
 async def test_a_crash_during_the_drain_is_told() -> None:
     async with running(worker(Worker)) as system:
         ref = it(system)
@@ -201,7 +202,7 @@ async def test_a_crash_during_the_drain_is_told() -> None:
             await ref.drain()
 
 
-@virtual
+@everywhere
 async def test_a_suspended_actor_is_drained_when_it_is_resumed() -> None:
     async with running(worker(Worker)) as system:
         ref = it(system)
@@ -218,7 +219,7 @@ async def test_a_suspended_actor_is_drained_when_it_is_resumed() -> None:
         assert await drain
 
 
-@virtual
+@everywhere
 async def test_what_is_stashed_at_the_end_is_told() -> None:
     class Stashing(Worker):
         async def receive(self, message: object) -> None:
@@ -239,7 +240,7 @@ async def test_what_is_stashed_at_the_end_is_told() -> None:
         assert [letter.message for letter in system.dead_letters] == ["'x'"]
 
 
-@virtual
+@everywhere
 async def test_a_permanent_child_starts_again_after_its_drain_and_takes_messages() -> None:
     async with running(child(Worker, name="it")) as system:
         ref = it(system)
@@ -249,7 +250,7 @@ async def test_a_permanent_child_starts_again_after_its_drain_and_takes_messages
         assert await ref.call(Worker.work, 1) == 1
 
 
-@virtual
+@everywhere
 async def test_a_drain_during_the_start_begins_after_it() -> None:
     class Slow(Worker):
         async def started(self) -> None:
@@ -271,7 +272,7 @@ async def test_a_drain_during_the_start_begins_after_it() -> None:
 # --- supervisors ------------------------------------------------------------------------------------------------------
 
 
-@virtual
+@everywhere
 async def test_a_drained_supervisor_drains_its_children_in_stop_order_and_starts_no_more() -> None:
     log: list[str] = []
     tree = Supervisor.spec(name="sup", restart="temporary", children=[child(Worker, log, name=name) for name in "ab"])
@@ -291,7 +292,7 @@ async def test_a_drained_supervisor_drains_its_children_in_stop_order_and_starts
         assert {system.why(path)[-1].reason for path in ("/sup", "/sup/a", "/sup/b")} == {DRAINED}
 
 
-@virtual
+@everywhere
 async def test_the_deadline_of_a_drained_supervisor_holds_for_all_below() -> None:
     tree = DynamicSupervisor.spec(name="pool", restart="temporary")
     async with running(tree) as system:
@@ -315,7 +316,7 @@ async def test_the_deadline_of_a_drained_supervisor_holds_for_all_below() -> Non
     at=st.integers(0, 30),
 )
 def test_all_that_was_taken_before_a_drain_is_done_and_nothing_after_it(steps: list[str], at: int) -> None:
-    @virtual
+    @everywhere
     async def check() -> None:
         async with running(worker(Worker)) as system:
             ref = it(system)

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import ClassVar
 
 import pytest
-from support.probes import Boom, Probe, actor_of, ended, last_exit, running, text_of, turns, virtual, worker
+from support.probes import Boom, Probe, actor_of, ended, last_exit, running, text_of, worker
+from support.worlds import everywhere, took, turns
 
 from palmette.actors import (
     Actor,
@@ -15,6 +16,7 @@ from palmette.actors import (
     BadCall,
     Crashed,
     DeadlineExceeded,
+    Down,
     Killed,
     Normal,
     Reason,
@@ -32,7 +34,7 @@ class Careful(Probe):
     async def stopping(self, reason: Reason) -> None:
         self.log.append("begins")
         try:
-            await asyncio.sleep(2)
+            await asyncio.sleep(0.5)
         finally:
             self.log.append("ends")
 
@@ -45,7 +47,7 @@ def empty_log() -> None:
 # --- stop -------------------------------------------------------------------------------------------------------------
 
 
-@virtual
+@everywhere
 async def test_stop_waits_until_the_hook_has_run() -> None:
     async with running(worker(Careful)) as system:
         await system.whereis("it", Careful).stop()
@@ -53,11 +55,12 @@ async def test_stop_waits_until_the_hook_has_run() -> None:
         assert last_exit(system, "/it").reason == Shutdown()
 
 
-@virtual
+@everywhere
 async def test_stop_lets_the_present_handler_finish_and_nothing_after_it() -> None:
     async with running(worker(Probe)) as system:
         probe = system.whereis("it", Probe)
         gate = asyncio.create_task(probe.call(Probe.pass_gate))
+        await turns()
         queued = asyncio.create_task(probe.call(Probe.seen))
         await turns()
         stop = asyncio.create_task(probe.stop(Shutdown("enough")))
@@ -69,7 +72,7 @@ async def test_stop_lets_the_present_handler_finish_and_nothing_after_it() -> No
         await stop
 
 
-@virtual
+@everywhere
 async def test_stop_ends_with_any_reason_that_is_asked_for() -> None:
     for reason in (Normal(), Shutdown("x"), Killed("y"), Crashed("Asked", "for")):
         async with running(worker(Careful)) as system:
@@ -79,7 +82,7 @@ async def test_stop_ends_with_any_reason_that_is_asked_for() -> None:
         Careful.log.clear()
 
 
-@virtual
+@everywhere
 async def test_who_asks_for_a_reason_learns_that_it_was_another() -> None:
     async with running(worker(Careful), worker(Careful, name="other")) as system:
         careful, other = system.whereis("it", Careful), system.whereis("other", Careful)
@@ -94,7 +97,7 @@ async def test_who_asks_for_a_reason_learns_that_it_was_another() -> None:
         await first
 
 
-@virtual
+@everywhere
 async def test_who_stops_an_actor_that_crashes_instead_learns_of_the_crash() -> None:
     async with running(worker(Probe)) as system:
         probe = system.whereis("it", Probe)
@@ -113,7 +116,7 @@ async def test_who_stops_an_actor_that_crashes_instead_learns_of_the_crash() -> 
                 await waiting
 
 
-@virtual
+@everywhere
 async def test_a_stop_that_takes_too_long_is_the_callers_to_judge() -> None:
     async with running(worker(Probe)) as system:
         probe = system.whereis("it", Probe)
@@ -121,7 +124,7 @@ async def test_a_stop_that_takes_too_long_is_the_callers_to_judge() -> None:
         await turns()
         with pytest.raises(DeadlineExceeded, match=r"/it did not stop within 7 s; terminate\(\) would kill it"):
             await probe.stop(timeout=7)
-        assert system.loop.time() == 7
+        assert took(7)
         assert probe.statistics().state == "stopping"  # it was asked, and goes when it can
         actor_of(probe).gate.set()
         assert await call == "passed"
@@ -129,7 +132,7 @@ async def test_a_stop_that_takes_too_long_is_the_callers_to_judge() -> None:
         assert last_exit(system, "/it").reason == Shutdown()
 
 
-@virtual
+@everywhere
 async def test_an_actor_cannot_wait_for_its_own_end() -> None:
     async with running(*(worker(Probe, name=name) for name in "abc")) as system:
         waits: dict[str, Callable[[Probe], Awaitable[object]]] = {
@@ -142,7 +145,7 @@ async def test_an_actor_cannot_wait_for_its_own_end() -> None:
                 await system.whereis(name, Probe).call(Probe.go, wait)
 
 
-@virtual
+@everywhere
 async def test_stopping_the_dead_is_fine() -> None:
     async with running(worker(Probe)) as system:
         probe = system.whereis("it", Probe)
@@ -153,7 +156,7 @@ async def test_stopping_the_dead_is_fine() -> None:
         probe.kill()
 
 
-@virtual
+@everywhere
 async def test_an_actor_may_stop_itself_and_still_answers_the_call_that_made_it() -> None:
     class Leaving(Actor):
         @endpoint
@@ -169,7 +172,7 @@ async def test_an_actor_may_stop_itself_and_still_answers_the_call_that_made_it(
         assert await end == Normal()
 
 
-@virtual
+@everywhere
 async def test_a_crash_runs_the_hook_with_its_reason() -> None:
     async with running(worker(Careful)) as system:
         with pytest.raises(ActorDied, match="Boom: boom"):
@@ -177,7 +180,7 @@ async def test_a_crash_runs_the_hook_with_its_reason() -> None:
         assert Careful.log == ["begins", "ends"]
 
 
-@virtual
+@everywhere
 async def test_a_hook_that_raises_turns_a_graceful_end_into_a_crash() -> None:
     class Clumsy(Probe):
         async def stopping(self, reason: Reason) -> None:
@@ -189,7 +192,7 @@ async def test_a_hook_that_raises_turns_a_graceful_end_into_a_crash() -> None:
         assert text_of(last_exit(system, "/it").reason) == "broke the vase"
 
 
-@virtual
+@everywhere
 async def test_a_hook_that_raises_after_a_crash_is_mentioned_beside_the_cause() -> None:
     class Clumsy(Probe):
         async def stopping(self, reason: Reason) -> None:
@@ -200,7 +203,7 @@ async def test_a_hook_that_raises_after_a_crash_is_mentioned_beside_the_cause() 
             await system.whereis("it", Clumsy).call(Probe.fail)
 
 
-@virtual
+@everywhere
 async def test_a_hook_that_hangs_after_a_crash_is_ended_by_the_childs_shutdown_time() -> None:
     class Hanging(Probe):
         async def stopping(self, reason: Reason) -> None:
@@ -209,13 +212,13 @@ async def test_a_hook_that_hangs_after_a_crash_is_ended_by_the_childs_shutdown_t
     async with running(worker(Hanging, shutdown=8)) as system:
         with pytest.raises(ActorDied, match=r"boom \(then stopping\(\) failed: .* took longer than 8 s"):
             await system.whereis("it", Hanging).call(Probe.fail)
-        assert system.loop.time() == 8
+        assert took(8)
 
 
 # --- kill -------------------------------------------------------------------------------------------------------------
 
 
-@virtual
+@everywhere
 async def test_kill_interrupts_the_handler_and_skips_the_hook() -> None:
     async with running(worker(Careful)) as system:
         careful = system.whereis("it", Careful)
@@ -227,7 +230,7 @@ async def test_kill_interrupts_the_handler_and_skips_the_hook() -> None:
         assert Careful.log == []
 
 
-@virtual
+@everywhere
 async def test_kill_ends_an_idle_actor_and_its_unread_messages() -> None:
     async with running(worker(Probe)) as system:
         probe = system.whereis("it", Probe)
@@ -239,7 +242,7 @@ async def test_kill_ends_an_idle_actor_and_its_unread_messages() -> None:
             await call
 
 
-@virtual
+@everywhere
 async def test_a_kill_before_the_first_step_of_a_task_is_not_lost() -> None:
     async with running(worker(Probe)) as system:
         probe = system.whereis("it", Probe)
@@ -248,7 +251,7 @@ async def test_a_kill_before_the_first_step_of_a_task_is_not_lost() -> None:
         assert await ended(probe) == Killed("early")
 
 
-@virtual
+@everywhere
 async def test_a_crash_before_the_first_step_of_a_task_is_not_lost() -> None:
     async with running(worker(Careful)) as system:
         careful = system.whereis("it", Careful)
@@ -258,7 +261,7 @@ async def test_a_crash_before_the_first_step_of_a_task_is_not_lost() -> None:
         assert Careful.log == ["begins", "ends"]
 
 
-@virtual
+@everywhere
 async def test_a_second_cancel_does_not_break_the_clean_up() -> None:
     class Tidy(Careful):
         async def stopping(self, reason: Reason) -> None:
@@ -279,11 +282,11 @@ async def test_a_second_cancel_does_not_break_the_clean_up() -> None:
         with pytest.raises(ActorDied, match="first"):
             await call
         assert Careful.log == ["begins", "ends"]
-        assert system.loop.time() == 2
+        assert took(0.5)
         assert len(await watcher.call(Probe.seen)) == 1
 
 
-@virtual
+@everywhere
 async def test_a_kill_during_the_hook_interrupts_it() -> None:
     async with running(worker(Careful, shutdown=60)) as system:
         careful = system.whereis("it", Careful)
@@ -293,11 +296,11 @@ async def test_a_kill_during_the_hook_interrupts_it() -> None:
         with pytest.raises(ActorDied, match=r"killed \(now\)"):
             await stop
         assert Careful.log == ["begins", "ends"]
-        assert system.loop.time() == 0
+        assert took(0)
         assert last_exit(system, "/it").reason == Killed("now")
 
 
-@virtual
+@everywhere
 async def test_the_first_of_two_kills_gives_the_reason() -> None:
     async with running(worker(Probe)) as system:
         probe = system.whereis("it", Probe)
@@ -309,24 +312,26 @@ async def test_the_first_of_two_kills_gives_the_reason() -> None:
 # --- what an actor owns -----------------------------------------------------------------------------------------------
 
 
-@virtual
+@everywhere
 async def test_the_children_of_a_killed_supervisor_end_in_order_before_its_end_is_announced() -> None:
     inner = Supervisor.spec(name="inner", restart="temporary", children=[child(Careful, name="leaf")])
-    async with running(inner, worker(Probe, name="watcher")) as system:
-        system.kill_grace = 10  # the leaf needs two seconds
+
+    class Watcher(Probe):
+        async def receive(self, message: object) -> None:
+            await super().receive((type(message), list(Careful.log), leaf.is_alive()))
+
+    async with running(inner, worker(Watcher, name="watcher")) as system:
+        system.kill_grace = 10  # the leaf needs a while
         supervisor, watcher = system.whereis("inner", Supervisor), system.whereis("watcher", Probe)
         leaf = system.whereis("leaf", Careful)
         await watcher.call(Probe.do, lambda me: me.monitor(supervisor))
         supervisor.kill("the supervisor")
-        while not await watcher.call(Probe.seen):
-            assert Careful.log != ["begins", "ends"] or not leaf.is_alive()
-            await asyncio.sleep(0.1)
-        assert Careful.log == ["begins", "ends"]
-        assert not leaf.is_alive()
+        await ended(supervisor)
+        assert await watcher.call(Probe.seen) == [(Down, ["begins", "ends"], False)]
         assert [record.path for record in system.exits][:2] == ["/inner/leaf", "/inner"]
 
 
-@virtual
+@everywhere
 async def test_a_child_that_does_not_end_in_time_is_killed_with_its_killed_parent() -> None:
     inner = Supervisor.spec(
         name="inner", restart="temporary", children=[child(Probe, name="leaf", shutdown="infinity")]
@@ -338,4 +343,4 @@ async def test_a_child_that_does_not_end_in_time_is_killed_with_its_killed_paren
         system.whereis("inner", Supervisor).kill()
         with pytest.raises(ActorDied, match="its parent ended"):
             await call
-        assert system.loop.time() == system.kill_grace
+        assert took(system.kill_grace)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.probes import Probe, ended, running, turns, virtual, worker
+from support.probes import Probe, ended, running, worker
+from support.worlds import everywhere, turns
 
 from palmette.actors import ActorDied, Member, Ref, Refused, Registry, System
 from palmette.supervisors import child
@@ -15,7 +16,7 @@ def refs_of(system: System, names: str) -> list[Ref[Probe]]:
     return [system.whereis(name, Probe) for name in names]
 
 
-@virtual
+@everywhere
 async def test_members_of_a_group_leave_it_by_dying() -> None:
     async with running(*(child(Probe, name=name) for name in "abc")) as system:
         registry = system.whereis("registry", Registry)
@@ -34,7 +35,7 @@ async def test_members_of_a_group_leave_it_by_dying() -> None:
         assert system.registry_table.groups == {}
 
 
-@virtual
+@everywhere
 async def test_the_dead_join_nothing() -> None:
     async with running(worker(Probe)) as system:
         it, registry = system.whereis("it", Probe), system.whereis("registry", Registry)
@@ -43,7 +44,7 @@ async def test_the_dead_join_nothing() -> None:
             await registry.call(Registry.join, "workers", it)
 
 
-@virtual
+@everywhere
 async def test_each_member_has_a_value_of_its_own_and_may_change_it() -> None:
     async with running(*(worker(Probe, name=name) for name in "ab")) as system:
         a, b = refs_of(system, "ab")
@@ -61,7 +62,7 @@ async def test_each_member_has_a_value_of_its_own_and_may_change_it() -> None:
         assert await system.entries("nobody's", Probe) == []
 
 
-@virtual
+@everywhere
 async def test_one_actor_may_be_in_many_groups_and_leaves_all_by_ending() -> None:
     async with running(child(Probe, name="a")) as system:
         [a] = refs_of(system, "a")
@@ -77,7 +78,7 @@ async def test_one_actor_may_be_in_many_groups_and_leaves_all_by_ending() -> Non
         assert await system.entries("x", Probe) == [(a, "again")]
 
 
-@virtual
+@everywhere
 async def test_a_message_that_is_dispatched_reaches_each_member_once() -> None:
     async with running(*(worker(Probe, name=name) for name in "abc")) as system:
         a, b, c = refs_of(system, "abc")
@@ -88,7 +89,7 @@ async def test_a_message_that_is_dispatched_reaches_each_member_once() -> None:
         assert [await ref.call(Probe.seen) for ref in (a, b, c)] == [["news"], ["news"], []]
 
 
-@virtual
+@everywhere
 async def test_a_group_outlives_its_registry() -> None:
     async with running(worker(Probe, name="a")) as system:
         [a] = refs_of(system, "a")
@@ -106,7 +107,7 @@ STEPS = st.tuples(st.sampled_from(["join", "leave", "update", "kill"]), st.integ
 
 @given(steps=st.lists(STEPS, max_size=30))
 def test_whatever_happens_a_group_is_who_joined_and_lives(steps: list[tuple[str, int, str]]) -> None:
-    @virtual
+    @everywhere
     async def check() -> None:
         async with running(*(child(Probe, name=name) for name in "abc")) as system:
             refs = refs_of(system, "abc")
@@ -134,7 +135,7 @@ def test_whatever_happens_a_group_is_who_joined_and_lives(steps: list[tuple[str,
     check()
 
 
-@virtual
+@everywhere
 async def test_the_dead_have_no_value_to_change() -> None:
     async with running(worker(Probe, name="a")) as system:
         [a] = refs_of(system, "a")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support.probes import Probe, actor_of, ended, last_exit, running, turns, virtual, worker
+from support.probes import Probe, actor_of, ended, last_exit, running, worker
+from support.worlds import everywhere, turns
 
 from palmette.actors import Actor, ActorDied, Crashed, Killed, Reason, Shutdown, endpoint
 from palmette.supervisors import StartRefused, Supervisor
@@ -51,7 +52,7 @@ class Fatal(Actor):
 @pytest.mark.parametrize("error", ENDS)
 @pytest.mark.parametrize("where", ["__init__", "started"])
 def test_a_start_that_is_left_by_it_fails_with_it(where: str, error: type[BaseException]) -> None:
-    @virtual
+    @everywhere
     async def check() -> None:
         async with running() as system:
             root = system.whereis("/", Supervisor)
@@ -64,7 +65,7 @@ def test_a_start_that_is_left_by_it_fails_with_it(where: str, error: type[BaseEx
 @pytest.mark.parametrize("error", ENDS)
 @pytest.mark.parametrize("where", ["continued", "receive", "handle", "beside", "stopping"])
 def test_whatever_code_is_left_by_it_ends_its_actor_and_nobody_else(where: str, error: type[BaseException]) -> None:
-    @virtual
+    @everywhere
     async def check() -> None:
         async with running(worker(Fatal, where, error), worker(Probe, name="other")) as system:
             ref = system.whereis("it", Fatal)
@@ -115,7 +116,7 @@ class Tidy(Probe):
         await self.tidy()
 
 
-@virtual
+@everywhere
 async def test_a_handler_that_cleans_up_after_a_crash_is_left_to_it() -> None:
     log: list[str] = []
     async with running(worker(Tidy, log)) as system:
@@ -136,7 +137,7 @@ async def test_a_handler_that_cleans_up_after_a_crash_is_left_to_it() -> None:
 
 @pytest.mark.parametrize("how", ["stop", "kill", "crash"])
 def test_a_task_that_cleans_up_is_cancelled_once_however_its_actor_ends(how: str) -> None:
-    @virtual
+    @everywhere
     async def check() -> None:
         log: list[str] = []
         async with running(worker(Tidy, log)) as system:
@@ -159,7 +160,7 @@ def test_a_task_that_cleans_up_is_cancelled_once_however_its_actor_ends(how: str
     check()
 
 
-@virtual
+@everywhere
 async def test_a_hook_that_cleans_up_after_a_kill_is_not_cancelled_again_at_its_time_limit() -> None:
     log: list[str] = []
 

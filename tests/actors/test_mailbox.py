@@ -7,7 +7,8 @@ import asyncio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.probes import Probe, actor_of, running, turns, virtual, worker
+from support.probes import Probe, actor_of, begun, running, worker
+from support.worlds import everywhere, here, took, turns
 
 from palmette.actors import ActorDied, DeadlineExceeded, Down, MailboxFull, Ref, System, deadline
 from palmette.actors.mailbox import Mailbox
@@ -23,12 +24,11 @@ async def busy(system: System) -> tuple[Ref[Probe], asyncio.Task[str]]:
     return probe, call
 
 
-@virtual
+@everywhere
 async def test_block_makes_a_call_wait_for_room_in_order() -> None:
     async with running(worker(Probe, mailbox=1, overflow="block")) as system:
         probe, gate = await busy(system)
-        calls = [asyncio.create_task(probe.call(Probe.keep, item)) for item in range(4)]
-        await turns()
+        calls = await begun(*(probe.call(Probe.keep, item) for item in range(4)))
         assert probe.statistics().waiting == 1
         actor_of(probe).gate.set()
         assert await asyncio.gather(*calls) == [1, 2, 3, 4]
@@ -36,7 +36,7 @@ async def test_block_makes_a_call_wait_for_room_in_order() -> None:
         assert await probe.call(Probe.seen) == [0, 1, 2, 3]
 
 
-@virtual
+@everywhere
 async def test_block_refuses_a_cast_because_it_cannot_wait() -> None:
     async with running(worker(Probe, mailbox=1, overflow="block")) as system:
         probe, gate = await busy(system)
@@ -48,7 +48,7 @@ async def test_block_refuses_a_cast_because_it_cannot_wait() -> None:
         assert await probe.call(Probe.seen) == [1]
 
 
-@virtual
+@everywhere
 async def test_a_call_that_waits_for_room_gives_up_at_its_deadline() -> None:
     async with running(worker(Probe, mailbox=1, overflow="block")) as system:
         probe, gate = await busy(system)
@@ -60,7 +60,7 @@ async def test_a_call_that_waits_for_room_gives_up_at_its_deadline() -> None:
         assert await probe.call(Probe.seen) == [1]
 
 
-@virtual
+@everywhere
 async def test_calls_that_wait_for_room_learn_of_the_death() -> None:
     async with running(worker(Probe, mailbox=1, overflow="block")) as system:
         probe, gate = await busy(system)
@@ -70,10 +70,10 @@ async def test_calls_that_wait_for_room_learn_of_the_death() -> None:
         for call in (gate, *calls):
             with pytest.raises(ActorDied):
                 await call
-        assert system.loop.time() == 0
+        assert took(0)
 
 
-@virtual
+@everywhere
 async def test_reject_refuses_calls_and_casts_at_once() -> None:
     async with running(worker(Probe, mailbox=1, overflow="reject")) as system:
         probe, gate = await busy(system)
@@ -82,13 +82,13 @@ async def test_reject_refuses_calls_and_casts_at_once() -> None:
             await probe.call(Probe.keep, 2)
         with pytest.raises(MailboxFull):
             probe.cast(Probe.keep, 3)
-        assert system.loop.time() == 0
+        assert took(0)
         actor_of(probe).gate.set()
         await gate
         assert await probe.call(Probe.seen) == [1]
 
 
-@virtual
+@everywhere
 async def test_drop_oldest_makes_room_and_tells_the_one_who_lost() -> None:
     async with running(worker(Probe, mailbox=2, overflow="drop_oldest")) as system:
         probe, gate = await busy(system)
@@ -104,7 +104,7 @@ async def test_drop_oldest_makes_room_and_tells_the_one_who_lost() -> None:
         assert await probe.call(Probe.seen) == [2, 3]
 
 
-@virtual
+@everywhere
 async def test_messages_of_the_kernel_and_plain_sends_always_fit() -> None:
     async with running(worker(Probe, mailbox=1, overflow="reject"), worker(Probe, name="other")) as system:
         other = system.whereis("other", Probe)
@@ -123,7 +123,7 @@ async def test_messages_of_the_kernel_and_plain_sends_always_fit() -> None:
         assert seen[2] == 2
 
 
-@virtual
+@everywhere
 async def test_a_call_that_waits_for_room_moves_up_when_a_down_is_flushed() -> None:
     async with running(worker(Probe, mailbox=1), worker(Probe, name="other")) as system:
         other, probe = system.whereis("other", Probe), system.whereis("it", Probe)
@@ -140,7 +140,7 @@ async def test_a_call_that_waits_for_room_moves_up_when_a_down_is_flushed() -> N
         waiting: list[asyncio.Task[int]] = []
         await probe.call(Probe.go, flush)
         assert await waiting[0] == 1
-        assert system.loop.time() == 0
+        assert took(0)
 
 
 @pytest.mark.parametrize("capacity", [0, -3])
@@ -151,6 +151,7 @@ def test_a_mailbox_that_holds_nothing_is_refused_by_the_spec(capacity: int) -> N
         Mailbox(capacity)
 
 
+@pytest.mark.worlds("real", "simulated")
 @given(
     capacity=st.integers(1, 4),
     steps=st.lists(st.sampled_from(["call", "take", "give up", "message", "flush"]), max_size=60),
@@ -158,7 +159,7 @@ def test_a_mailbox_that_holds_nothing_is_refused_by_the_spec(capacity: int) -> N
 def test_whatever_happens_calls_are_taken_in_order_and_none_waits_beside_free_room(
     capacity: int, steps: list[str]
 ) -> None:
-    @virtual
+    @here()
     async def check() -> None:
         loop = asyncio.get_running_loop()
         mailbox = Mailbox(capacity, "block")

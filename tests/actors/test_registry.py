@@ -6,7 +6,8 @@ import asyncio
 from types import SimpleNamespace
 
 import pytest
-from support.probes import Probe, actor_of, ended, running, turns, virtual, worker
+from support.probes import Probe, actor_of, ended, running, worker
+from support.worlds import everywhere, turns
 
 from palmette.actors import (
     Actor,
@@ -25,7 +26,7 @@ from palmette.actors.slot import Slot
 from palmette.supervisors import DynamicSupervisor, StartRefused, Supervisor, child
 
 
-@virtual
+@everywhere
 async def test_a_child_is_found_by_its_name_and_by_its_address() -> None:
     tree = Supervisor.spec(
         children=[Supervisor.spec(name="inner", children=[child(Probe, name="leaf", register="bob")])]
@@ -44,14 +45,14 @@ async def test_a_child_is_found_by_its_name_and_by_its_address() -> None:
         }
 
 
-@virtual
+@everywhere
 async def test_an_unknown_name_is_an_error_that_lists_the_known_ones() -> None:
     async with running(worker(Probe)) as system:
         with pytest.raises(ActorDied, match=r"'bob' \(registered are: it, registry\)"):
             system.whereis("bob", Probe)
 
 
-@virtual
+@everywhere
 async def test_a_name_outlives_restarts_and_is_free_when_its_address_is_given_up() -> None:
     async with running(child(Probe, name="it"), worker(Probe, name="brief")) as system:
         it, brief = system.whereis("it", Probe), system.whereis("brief", Probe)
@@ -65,7 +66,7 @@ async def test_a_name_outlives_restarts_and_is_free_when_its_address_is_given_up
             system.whereis("brief", Probe)
 
 
-@virtual
+@everywhere
 async def test_a_name_that_somebody_living_has_refuses_a_start_and_hurts_nobody() -> None:
     async with running(worker(Probe, register="bob")) as system:
         root = system.whereis("/", Supervisor)
@@ -75,7 +76,7 @@ async def test_a_name_that_somebody_living_has_refuses_a_start_and_hurts_nobody(
         assert root.incarnation == 1
 
 
-@virtual
+@everywhere
 async def test_a_name_whose_holder_is_dead_can_be_taken_over() -> None:
     async with running(child(Probe, name="old", register="bob")) as system:
         root = system.whereis("/", Supervisor)
@@ -88,7 +89,7 @@ async def test_a_name_whose_holder_is_dead_can_be_taken_over() -> None:
         assert system.whereis("bob", Probe).path == "/new"
 
 
-@virtual
+@everywhere
 async def test_names_below_a_dynamic_supervisor_are_not_registered_by_themselves() -> None:
     def episode(name: str) -> object:
         pool = DynamicSupervisor.spec(name="pool")
@@ -103,7 +104,7 @@ async def test_names_below_a_dynamic_supervisor_are_not_registered_by_themselves
         assert list(system.registry_table.names) == ["registry"]
 
 
-@virtual
+@everywhere
 async def test_subscribers_are_told_of_arrivals_deaths_and_restarts_once_each() -> None:
     async with running(worker(Probe, name="watcher")) as system:
         watcher, root = system.whereis("watcher", Probe), system.whereis("/", Supervisor)
@@ -125,7 +126,7 @@ async def test_subscribers_are_told_of_arrivals_deaths_and_restarts_once_each() 
         ]
 
 
-@virtual
+@everywhere
 async def test_a_subscriber_to_everything_hears_of_all_names() -> None:
     async with running(worker(Probe, name="watcher")) as system:
         watcher, root = system.whereis("watcher", Probe), system.whereis("/", Supervisor)
@@ -135,7 +136,7 @@ async def test_a_subscriber_to_everything_hears_of_all_names() -> None:
         assert await watcher.call(Probe.seen) == [Registered("a", "/a"), Registered("b", "/b")]
 
 
-@virtual
+@everywhere
 async def test_a_subscription_ends_with_its_subscriber() -> None:
     async with running(worker(Probe, name="watcher"), child(Probe, name="it")) as system:
         watcher, registry = system.whereis("watcher", Probe), system.whereis("registry", Registry)
@@ -149,7 +150,7 @@ async def test_a_subscription_ends_with_its_subscriber() -> None:
         assert system.statistics().dead_letters == 0
 
 
-@virtual
+@everywhere
 async def test_the_registry_comes_back_with_all_it_knew() -> None:
     async with running(worker(Probe, name="watcher"), child(Probe, name="it")) as system:
         watcher, registry = system.whereis("watcher", Probe), system.whereis("registry", Registry)
@@ -171,7 +172,7 @@ async def test_the_registry_comes_back_with_all_it_knew() -> None:
         assert system.registry_table.subscribers == []
 
 
-@virtual
+@everywhere
 async def test_an_actor_can_be_given_further_names() -> None:
     async with running(child(Probe, name="a"), child(Probe, name="b")) as system:
         a, b = system.whereis("a", Probe), system.whereis("b", Probe)
@@ -204,7 +205,7 @@ def test_a_living_holder_keeps_its_name() -> None:
     assert table.names == {}
 
 
-@virtual
+@everywhere
 async def test_waiting_for_a_name_sees_the_next_incarnation_and_not_a_dying_one() -> None:
     async with running(child(Probe, name="it")) as system:
         it = system.whereis("it", Probe)
@@ -218,7 +219,7 @@ async def test_waiting_for_a_name_sees_the_next_incarnation_and_not_a_dying_one(
             await call
 
 
-@virtual
+@everywhere
 async def test_the_name_of_a_dead_owner_is_free_at_once() -> None:
     async with running(worker(Probe, name="a"), worker(Probe, name="b")) as system:
         a, b = system.whereis("a", Probe), system.whereis("b", Probe)

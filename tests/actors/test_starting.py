@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 
 import pytest
-from support.probes import Boom, Probe, actor_of, insist, running, turns, virtual, worker
+from support.probes import Boom, Probe, actor_of, insist, running, worker
+from support.worlds import everywhere, took, turns
 
 from palmette.actors import Actor, Killed, Reason, StartFailed, System, endpoint
 from palmette.supervisors import ChildSpec, StartRefused, Supervisor, child
@@ -52,13 +53,13 @@ def tree(**options: dict[str, object]) -> ChildSpec[Supervisor]:
     return Supervisor.spec(children=[child(Logged, name=name, **kwargs) for name, kwargs in options.items()])  # pyright: ignore[reportArgumentType]
 
 
-@virtual
+@everywhere
 async def test_an_actor_knows_its_address_in_its_initializer() -> None:
     async with running(worker(Logged)):
         assert LOG[0] == "it init"
 
 
-@virtual
+@everywhere
 async def test_each_child_is_up_before_the_next_begins_and_they_stop_in_reverse() -> None:
     async with System.start(tree(a={"wait": 3.0}, b={}, c={})):
         started = [line for line in LOG if not line.endswith("continued")]
@@ -69,23 +70,20 @@ async def test_each_child_is_up_before_the_next_begins_and_they_stop_in_reverse(
 
 
 @pytest.mark.parametrize("where", ["init", "started"])
-def test_a_failing_start_rolls_back_in_reverse_and_is_not_tried_again(where: str) -> None:
-    @virtual
-    async def check() -> None:
-        with pytest.raises(StartFailed, match=f"/c could not start: Boom: no {where}") as caught:
-            async with System.start(tree(a={}, b={}, c={"fail": where}, d={})):
-                pass
-        assert caught.value.child == "/c"
-        assert LOG.count("c init") == 1
-        assert "d init" not in LOG
-        stops = [line for line in LOG if line.endswith("stopping")]
-        # A half-started actor may undo what it began; one that was never made has nothing to undo.
-        assert stops == (["c stopping"] if where == "started" else []) + ["b stopping", "a stopping"]
-
-    check()
+@everywhere
+async def test_a_failing_start_rolls_back_in_reverse_and_is_not_tried_again(where: str) -> None:
+    with pytest.raises(StartFailed, match=f"/c could not start: Boom: no {where}") as caught:
+        async with System.start(tree(a={}, b={}, c={"fail": where}, d={})):
+            pass
+    assert caught.value.child == "/c"
+    assert LOG.count("c init") == 1
+    assert "d init" not in LOG
+    stops = [line for line in LOG if line.endswith("stopping")]
+    # A half-started actor may undo what it began; one that was never made has nothing to undo.
+    assert stops == (["c stopping"] if where == "started" else []) + ["b stopping", "a stopping"]
 
 
-@virtual
+@everywhere
 async def test_the_innermost_failure_is_the_one_that_is_shown() -> None:
     inner = Supervisor.spec(name="inner", children=[child(Logged, name="leaf", fail="started")])
     with pytest.raises(StartFailed, match=r"^/outer/inner/leaf could not start: Boom: no started$"):
@@ -93,17 +91,17 @@ async def test_the_innermost_failure_is_the_one_that_is_shown() -> None:
             pass
 
 
-@virtual
+@everywhere
 async def test_a_start_that_takes_too_long_is_killed_and_gone_when_that_is_told() -> None:
     tree = Supervisor.spec(children=[child(Logged, name="slow", wait=100, start_timeout=5)])
     with pytest.raises(StartFailed, match=r"/slow could not start: killed \(its start took longer than 5 s\)"):
         async with System.start(tree):
             pass
-    assert asyncio.get_running_loop().time() == 5
+    assert took(5)
     assert LOG == ["slow init"]
 
 
-@virtual
+@everywhere
 async def test_a_start_that_will_not_be_cancelled_fails_all_the_same_and_is_a_zombie() -> None:
     release = asyncio.Event()
 
@@ -124,7 +122,7 @@ async def test_a_start_that_will_not_be_cancelled_fails_all_the_same_and_is_a_zo
         await root.call(Supervisor.start_child, child(Undying, name="it"))
 
 
-@virtual
+@everywhere
 async def test_a_kill_from_outside_fails_a_start() -> None:
     async def kill_it(system: System) -> None:
         await asyncio.sleep(1)
@@ -138,7 +136,7 @@ async def test_a_kill_from_outside_fails_a_start() -> None:
         assert system.why("/it")[-1].reason == Killed("changed my mind")
 
 
-@virtual
+@everywhere
 async def test_an_actor_that_stops_itself_in_its_start_has_started_and_then_ended() -> None:
     class Brief(Actor):
         async def started(self) -> None:
@@ -150,7 +148,7 @@ async def test_an_actor_that_stops_itself_in_its_start_has_started_and_then_ende
         assert system.whereis("/", Supervisor).is_alive()
 
 
-@virtual
+@everywhere
 async def test_continued_runs_before_any_queued_message() -> None:
     class Impatient(Probe):
         async def started(self) -> None:
@@ -161,21 +159,21 @@ async def test_continued_runs_before_any_queued_message() -> None:
         assert LOG == ["it init", "it started", "it continued", "it ping", "it ping"]
 
 
-@virtual
+@everywhere
 async def test_the_starter_does_not_wait_for_continued() -> None:
-    async with running(worker(Logged, wait=3)) as system:
-        assert system.loop.time() == 3
+    async with running(worker(Logged, wait=3)):
+        assert took(3)
         assert "it continued" not in LOG
 
 
-@virtual
+@everywhere
 async def test_a_crash_in_continued_is_a_crash_after_the_start() -> None:
     async with running(worker(Logged, fail="continued")) as system:
         await turns(10)
         assert [record.path for record in system.exits] == ["/it"]
 
 
-@virtual
+@everywhere
 async def test_messages_sent_to_oneself_while_starting_are_served_after_the_start() -> None:
     class Eager(Probe):
         def __init__(self) -> None:
@@ -191,28 +189,25 @@ async def test_messages_sent_to_oneself_while_starting_are_served_after_the_star
 
 
 @pytest.mark.parametrize("steps", range(12))
-def test_a_system_that_is_cancelled_while_it_starts_stops_what_is_up_in_reverse(steps: int) -> None:
-    @virtual
-    async def check() -> None:
-        async def main() -> None:
-            async with System.start(tree(a={}, b={"wait": 100.0}, c={})):
-                raise AssertionError("b takes longer than that")
+@everywhere
+async def test_a_system_that_is_cancelled_while_it_starts_stops_what_is_up_in_reverse(steps: int) -> None:
+    async def main() -> None:
+        async with System.start(tree(a={}, b={"wait": 100.0}, c={})):
+            raise AssertionError("b takes longer than that")
 
-        task = asyncio.create_task(main())
-        await turns(steps)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert asyncio.get_running_loop().time() == 0
-        assert "c init" not in LOG
-        assert ("a init" in LOG) == ("a stopping" in LOG)
-        if "b stopping" in LOG:
-            assert LOG.index("b stopping") < LOG.index("a stopping")
-
-    check()
+    task = asyncio.create_task(main())
+    await turns(steps)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert took(0)
+    assert "c init" not in LOG
+    assert ("a init" in LOG) == ("a stopping" in LOG)
+    if "b stopping" in LOG:
+        assert LOG.index("b stopping") < LOG.index("a stopping")
 
 
-@virtual
+@everywhere
 async def test_a_start_that_swallows_its_kill_and_returns_has_failed_all_the_same() -> None:
     class Deaf(Actor):
         async def started(self) -> None:
@@ -225,4 +220,4 @@ async def test_a_start_that_swallows_its_kill_and_returns_has_failed_all_the_sam
                 Supervisor.start_child, child(Deaf, name="deaf", start_timeout=5)
             )
         assert "/deaf" not in system.slots
-        assert system.loop.time() == 5
+        assert took(5)

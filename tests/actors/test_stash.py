@@ -8,7 +8,8 @@ from collections import deque
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.probes import Probe, actor_of, ended, running, text_of, turns, virtual, worker
+from support.probes import Probe, actor_of, ended, running, text_of, worker
+from support.worlds import everywhere, turns
 
 from palmette.actors import ActorDied, DeadlineExceeded, Ref, StashFull, System, deadline, endpoint
 from palmette.supervisors import child
@@ -61,7 +62,7 @@ def door_of(system: System) -> Ref[Door]:
     return system.whereis("it", Door)
 
 
-@virtual
+@everywhere
 async def test_stashed_messages_come_back_in_order_and_ahead_of_the_mailbox() -> None:
     async with running(worker(Door)) as system:
         door = door_of(system)
@@ -72,7 +73,7 @@ async def test_stashed_messages_come_back_in_order_and_ahead_of_the_mailbox() ->
         assert await door.call(Probe.seen) == ["a", "b", "c", "d", "e"]
 
 
-@virtual
+@everywhere
 async def test_a_stashed_call_is_answered_when_it_has_come_back() -> None:
     async with running(worker(Door)) as system:
         door = door_of(system)
@@ -88,7 +89,7 @@ async def test_a_stashed_call_is_answered_when_it_has_come_back() -> None:
         assert door.statistics().stashed == 0
 
 
-@virtual
+@everywhere
 async def test_a_message_that_cannot_be_handled_yet_again_goes_back_behind_those_before_it() -> None:
     async with running(worker(Door)) as system:
         door = door_of(system)
@@ -100,7 +101,7 @@ async def test_a_message_that_cannot_be_handled_yet_again_goes_back_behind_those
         assert await door.call(Probe.seen) == ["a", "b", "c"]
 
 
-@virtual
+@everywhere
 async def test_a_stashed_call_keeps_its_deadline_and_a_late_one_is_dropped() -> None:
     async with running(worker(Door)) as system:
         door = door_of(system)
@@ -112,7 +113,7 @@ async def test_a_stashed_call_keeps_its_deadline_and_a_late_one_is_dropped() -> 
         assert system.statistics().dead_letters == 0
 
 
-@virtual
+@everywhere
 async def test_a_full_stash_refuses_a_call_and_makes_a_cast_a_dead_letter() -> None:
     async with running(worker(Door)) as system:
         door = door_of(system)
@@ -127,7 +128,7 @@ async def test_a_full_stash_refuses_a_call_and_makes_a_cast_a_dead_letter() -> N
         assert await door.call(Probe.seen) == [0, 1, 2]
 
 
-@virtual
+@everywhere
 async def test_a_full_stash_crashes_the_actor_that_would_lose_a_plain_message() -> None:
     async with running(worker(Door)) as system:
         door = door_of(system)
@@ -138,7 +139,7 @@ async def test_a_full_stash_crashes_the_actor_that_would_lose_a_plain_message() 
         assert [letter.message for letter in system.dead_letters] == ["0", "1", "2"]
 
 
-@virtual
+@everywhere
 async def test_calls_whose_callers_gave_up_make_room_in_a_full_stash() -> None:
     async with running(worker(Door)) as system:
         door = door_of(system)
@@ -155,7 +156,7 @@ async def test_calls_whose_callers_gave_up_make_room_in_a_full_stash() -> None:
 
 @pytest.mark.parametrize("how", ["stop", "kill", "crash"])
 def test_what_is_stashed_fares_as_the_mailbox_does_when_the_actor_ends(how: str) -> None:
-    @virtual
+    @everywhere
     async def check() -> None:
         async with running(worker(Door)) as system:
             door = door_of(system)
@@ -177,7 +178,7 @@ def test_what_is_stashed_fares_as_the_mailbox_does_when_the_actor_ends(how: str)
     check()
 
 
-@virtual
+@everywhere
 async def test_a_new_incarnation_has_an_empty_stash() -> None:
     async with running(child(Door, name="it")) as system:
         door = door_of(system)
@@ -190,7 +191,7 @@ async def test_a_new_incarnation_has_an_empty_stash() -> None:
         assert await door.call(Probe.seen) == []
 
 
-@virtual
+@everywhere
 async def test_unstashing_from_a_task_wakes_an_idle_actor() -> None:
     async with running(worker(Door)) as system:
         door = door_of(system)
@@ -208,7 +209,7 @@ async def test_unstashing_from_a_task_wakes_an_idle_actor() -> None:
         assert actor.got == ["a"]
 
 
-@virtual
+@everywhere
 async def test_a_suspended_actor_leaves_what_it_took_back_until_it_is_resumed() -> None:
     async with running(worker(Door)) as system:
         door = door_of(system)
@@ -225,7 +226,7 @@ async def test_a_suspended_actor_leaves_what_it_took_back_until_it_is_resumed() 
         assert actor.got == ["a"]
 
 
-@virtual
+@everywhere
 async def test_a_down_that_was_stashed_is_flushed_when_its_monitor_is_undone() -> None:
     async with running(worker(Door), worker(Probe, name="other")) as system:
         door, other = door_of(system), system.whereis("other", Probe)
@@ -237,7 +238,7 @@ async def test_a_down_that_was_stashed_is_flushed_when_its_monitor_is_undone() -
         assert door.statistics().stashed == 0
 
 
-@virtual
+@everywhere
 async def test_what_comes_back_into_a_bounded_mailbox_makes_new_requests_wait() -> None:
     async with running(worker(Hall, mailbox=2)) as system:
         hall = system.whereis("it", Hall)
@@ -257,7 +258,7 @@ async def test_what_comes_back_into_a_bounded_mailbox_makes_new_requests_wait() 
         assert actor.got == [0, 1, 2, 3, 4, "new"]
 
 
-@virtual
+@everywhere
 async def test_stash_belongs_inside_a_handler_and_before_any_promise_to_reply() -> None:
     class Eager(Door):
         async def continued(self) -> None:
@@ -283,7 +284,7 @@ STEPS = st.sampled_from(["send", "call", "cast", "open", "shut", "run", "give up
 
 @given(steps=st.lists(STEPS, max_size=60))
 def test_whatever_happens_nothing_is_lost_doubled_or_out_of_order(steps: list[str]) -> None:
-    @virtual
+    @everywhere
     async def check() -> None:
         calls: dict[int, asyncio.Task[str]] = {}
         given_up: set[int] = set()

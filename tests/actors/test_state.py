@@ -8,7 +8,8 @@ from typing import cast
 
 import msgspec
 import pytest
-from support.probes import Boom, Probe, Stubborn, actor_of, running, turns, virtual, worker
+from support.probes import Boom, Probe, Stubborn, actor_of, running, worker
+from support.worlds import everywhere, turns
 
 from palmette.actors import (
     Actor,
@@ -48,7 +49,7 @@ class Evil:
 # --- looking ----------------------------------------------------------------------------------------------------------
 
 
-@virtual
+@everywhere
 async def test_a_state_shows_attributes_as_text_without_secrets() -> None:
     async with running(worker(Counter)) as system:
         counter = system.whereis("it", Counter)
@@ -68,7 +69,7 @@ async def test_a_state_shows_attributes_as_text_without_secrets() -> None:
         assert len(value["long"]) < 300
 
 
-@virtual
+@everywhere
 async def test_an_actor_may_say_itself_what_there_is_to_see() -> None:
     class View(msgspec.Struct, frozen=True):
         value: int
@@ -82,7 +83,7 @@ async def test_an_actor_may_say_itself_what_there_is_to_see() -> None:
         assert state == ActorState(path="/it", kind="Described", incarnation=1, state="running", value=View(1))
 
 
-@virtual
+@everywhere
 async def test_a_description_that_raises_is_told_and_hurts_nobody() -> None:
     class Shy(Counter):
         def describe_state(self) -> object:
@@ -95,7 +96,7 @@ async def test_a_description_that_raises_is_told_and_hurts_nobody() -> None:
         assert await shy.call(Counter.get) == 1
 
 
-@virtual
+@everywhere
 async def test_slots_are_seen_too() -> None:
     class Slotted(Actor):
         __slots__ = ("unset", "value")
@@ -109,7 +110,7 @@ async def test_slots_are_seen_too() -> None:
         assert (await slotted.state()).value == {"value": "6"}
 
 
-@virtual
+@everywhere
 async def test_a_busy_and_a_suspended_actor_can_be_looked_at_and_a_dead_one_cannot() -> None:
     async with running(worker(Counter)) as system:
         counter = system.whereis("it", Counter)
@@ -127,7 +128,7 @@ async def test_a_busy_and_a_suspended_actor_can_be_looked_at_and_a_dead_one_cann
 # --- replacing --------------------------------------------------------------------------------------------------------
 
 
-@virtual
+@everywhere
 async def test_an_idle_actors_state_is_replaced_at_once() -> None:
     async with running(worker(Counter)) as system:
         counter = system.whereis("it", Counter)
@@ -137,7 +138,7 @@ async def test_an_idle_actors_state_is_replaced_at_once() -> None:
         assert Counter.limit == 10
 
 
-@virtual
+@everywhere
 async def test_it_waits_for_the_present_handler_and_comes_before_the_next() -> None:
     async with running(worker(Counter)) as system:
         counter = system.whereis("it", Counter)
@@ -155,7 +156,7 @@ async def test_it_waits_for_the_present_handler_and_comes_before_the_next() -> N
         assert await get == 7
 
 
-@virtual
+@everywhere
 async def test_a_full_mailbox_and_a_suspension_do_not_keep_it_waiting() -> None:
     async with running(worker(Counter, mailbox=1, overflow="reject")) as system:
         counter = system.whereis("it", Counter)
@@ -171,7 +172,7 @@ async def test_a_full_mailbox_and_a_suspension_do_not_keep_it_waiting() -> None:
         assert await counter.call(Counter.get) == 7
 
 
-@virtual
+@everywhere
 async def test_a_suspended_actor_that_still_handles_something_stays_suspended_afterwards() -> None:
     async with running(worker(Counter)) as system:
         counter = system.whereis("it", Counter)
@@ -190,7 +191,7 @@ async def test_a_suspended_actor_that_still_handles_something_stays_suspended_af
         assert await counter.call(Probe.seen) == [1]
 
 
-@virtual
+@everywhere
 async def test_a_resume_does_not_let_messages_pass_a_waiting_replacement() -> None:
     async with running(worker(Counter)) as system:
         counter = system.whereis("it", Counter)
@@ -242,7 +243,7 @@ FAILING: list[tuple[Callable[[Counter], object], str]] = [
 def test_a_function_that_fails_leaves_the_state_as_it_was_and_tells_its_caller(
     function: Callable[[Counter], Mapping[str, object]], complaint: str
 ) -> None:
-    @virtual
+    @everywhere
     async def check() -> None:
         async with running(worker(Counter)) as system:
             counter = system.whereis("it", Counter)
@@ -255,7 +256,7 @@ def test_a_function_that_fails_leaves_the_state_as_it_was_and_tells_its_caller(
     check()
 
 
-@virtual
+@everywhere
 async def test_a_replacement_whose_caller_gave_up_does_not_happen() -> None:
     async with running(worker(Counter)) as system:
         counter = system.whereis("it", Counter)
@@ -268,7 +269,7 @@ async def test_a_replacement_whose_caller_gave_up_does_not_happen() -> None:
         assert await counter.call(Counter.get) == 1
 
 
-@virtual
+@everywhere
 async def test_a_zombies_state_is_not_replaced() -> None:
     async with running(worker(Stubborn)) as system:
         stubborn = system.whereis("it", Stubborn)
@@ -289,7 +290,7 @@ async def test_a_zombies_state_is_not_replaced() -> None:
 
 @pytest.mark.parametrize("how", ["stop", "kill", "crash"])
 def test_a_replacement_that_waits_learns_of_the_death(how: str) -> None:
-    @virtual
+    @everywhere
     async def check() -> None:
         async with running(worker(Counter)) as system:
             counter = system.whereis("it", Counter)
@@ -318,7 +319,7 @@ def test_a_replacement_that_waits_learns_of_the_death(how: str) -> None:
     check()
 
 
-@virtual
+@everywhere
 async def test_a_handler_does_not_replace_its_own_state_this_way() -> None:
     async with running(worker(Counter)) as system:
 

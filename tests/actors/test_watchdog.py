@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
-from support.probes import Probe, actor_of, running, turns, virtual, worker
+from support.probes import Probe, actor_of, running, worker
+from support.worlds import everywhere, turns
 
 from palmette.actors import Reason, System, endpoint
 from palmette.actors.simulation import run
@@ -184,7 +185,7 @@ async def sights() -> AsyncGenerator[Callable[[int], Sight]]:
         yield lambda step: Sight(cell, (step, 0), "do", "here")
 
 
-@virtual
+@everywhere
 async def test_one_step_that_stands_for_the_threshold_is_reported_once() -> None:
     async with sights() as sight:
         judge = Judge(1.0, 0.0, 0.0)
@@ -198,7 +199,7 @@ async def test_one_step_that_stands_for_the_threshold_is_reported_once() -> None
         assert judge.look(lambda: sight(2), 5.2, 0.0, turned=True) is None
 
 
-@virtual
+@everywhere
 async def test_a_loop_that_turns_and_a_handler_that_changes_are_not_blocked() -> None:
     async with sights() as sight:
         judge = Judge(1.0, 0.0, 0.0)
@@ -210,7 +211,7 @@ async def test_a_loop_that_turns_and_a_handler_that_changes_are_not_blocked() ->
             assert judge.look(lambda: None, 20 + 0.2 * number, 0.0, turned=False) is None
 
 
-@virtual
+@everywhere
 async def test_who_kept_the_watchdog_from_looking_is_who_stands_there_when_it_comes_in() -> None:
     async with sights() as sight:
         judge = Judge(1.0, 0.0, 0.0)
@@ -220,7 +221,7 @@ async def test_who_kept_the_watchdog_from_looking_is_who_stands_there_when_it_co
         assert found.since == 0.2
 
 
-@virtual
+@everywhere
 async def test_a_process_that_was_asleep_blames_nobody() -> None:
     async with sights() as sight:
         judge = Judge(1.0, 0.0, 0.0)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support.probes import Probe, Stubborn, actor_of, insist, last_exit, running, turns, virtual, worker
+from support.probes import Probe, Stubborn, actor_of, insist, last_exit, running, worker
+from support.worlds import everywhere, turns
 
 from palmette.actors import (
     ActorDied,
@@ -21,7 +22,7 @@ from palmette.actors import (
 from palmette.supervisors import StartRefused, Supervisor, child
 
 
-@virtual
+@everywhere
 async def test_an_actor_that_swallows_its_cancellation_is_a_zombie_until_its_code_ends() -> None:
     async with running(worker(Stubborn), worker(Probe, name="watcher")) as system:
         stubborn, watcher = system.whereis("it", Stubborn), system.whereis("watcher", Probe)
@@ -49,7 +50,7 @@ async def test_an_actor_that_swallows_its_cancellation_is_a_zombie_until_its_cod
         assert not stubborn.is_alive()
 
 
-@virtual
+@everywhere
 async def test_a_zombies_name_is_not_given_away_while_its_code_runs() -> None:
     tree = Supervisor.spec(children=[child(Stubborn, name="it", shutdown=2)])
     async with System.start(tree) as system:
@@ -68,7 +69,7 @@ async def test_a_zombies_name_is_not_given_away_while_its_code_runs() -> None:
             await call
 
 
-@virtual
+@everywhere
 async def test_a_task_that_will_not_be_cancelled_makes_its_actor_a_zombie_however_it_ended() -> None:
     async with running(worker(Stubborn)) as system:
         stubborn = system.whereis("it", Stubborn)
@@ -83,7 +84,7 @@ async def test_a_task_that_will_not_be_cancelled_makes_its_actor_a_zombie_howeve
         assert isinstance(last_exit(system, "/it").reason, Crashed)
 
 
-@virtual
+@everywhere
 async def test_a_given_up_zombie_leaves_no_address_behind_when_it_ends() -> None:
     async with running(worker(Stubborn, shutdown="brutal")) as system:
         root, stubborn = system.whereis("/", Supervisor), system.whereis("it", Stubborn)
@@ -99,7 +100,7 @@ async def test_a_given_up_zombie_leaves_no_address_behind_when_it_ends() -> None
             await call
 
 
-@virtual
+@everywhere
 async def test_the_system_ends_in_bounded_time_beside_a_zombie() -> None:
     release = asyncio.Event()
 
@@ -114,7 +115,7 @@ async def test_the_system_ends_in_bounded_time_beside_a_zombie() -> None:
     await turns(10)
 
 
-@virtual
+@everywhere
 async def test_terminate_says_where_a_zombie_stays_behind() -> None:
     async with running(worker(Stubborn)) as system:
         stubborn = system.whereis("it", Stubborn)
@@ -130,7 +131,7 @@ async def test_terminate_says_where_a_zombie_stays_behind() -> None:
             await call
 
 
-@virtual
+@everywhere
 async def test_a_name_that_a_zombie_holds_is_refused_to_others_until_its_code_ends() -> None:
     async with running(worker(Stubborn, register="bob"), worker(Probe, name="other")) as system:
         stubborn, other, registry = system.whereis("bob", Stubborn), system.whereis("other", Probe), system.registry

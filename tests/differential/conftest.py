@@ -1,23 +1,17 @@
-"""The reference, compiled once; and what the generator covered, printed under the summary."""
+"""The reference, compiled once."""
 
 from __future__ import annotations
 
 import pytest
-from differential import coverage
-from differential.otp_side import NoErlang, Reference, install
+from differential.otp_side import Reference, is_here
+from support.debian import NotInstalled, install
 
 
 @pytest.fixture(scope="session")
 def otp(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     """OTP's ``supervisor``; the tests that need it are skipped where there is no Erlang."""
     try:
-        install()
-    except NoErlang as reason:
+        install("erlang-base", is_here)
+    except NotInstalled as reason:
         pytest.skip(str(reason))
     return Reference(tmp_path_factory.mktemp("otp"))
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for title, figures in coverage.SEEN.items():
-        terminalreporter.section(title)
-        terminalreporter.write_line(coverage.table(figures))

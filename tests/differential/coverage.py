@@ -14,9 +14,6 @@ Coverage = Counter[tuple[str, ...]]
 """``("end", strategy, restart, reason)``: a living child ended; ``("order", call, result)``: an administration call;
 ``("decline", strategy, restart, when)``: a child declined to start."""
 
-SEEN: Final[dict[str, Coverage]] = {}
-"""By title; shown by the terminal summary."""
-
 STRATEGIES: Final = (*get_args(Strategy), "dynamic")
 RESULTS: Final = ("ok", "declined", "listed", "exists", "not found", "refused", "gone")
 WHENS: Final = ("at first", "restart", "start_child", "restart_child")

@@ -6,7 +6,6 @@ One emulator takes many schedules; it reads and runs while this process does its
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import tempfile
@@ -18,28 +17,8 @@ from differential.schedules import Schedule
 SOURCE = Path(__file__).with_name("otp_reference.erl")
 
 
-class NoErlang(Exception):
-    """There is no Erlang here; the text says why."""
-
-
-def install() -> None:
-    """Make sure that ``erl`` and ``erlc`` are here. Raises NoErlang."""
-    if _is_here():
-        return
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        raise NoErlang("no `erl` on PATH, and only root on Debian could install it; install the package erlang-base")
-    get = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", "erlang-base"]
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    done: subprocess.CompletedProcess[str] | None = None
-    for command in (get, ["apt-get", "update", "-qq"], get):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-        if _is_here():
-            return
-    assert done is not None
-    raise NoErlang(f"apt-get could not install erlang-base: {done.stderr.strip()[-300:]}")
-
-
-def _is_here() -> bool:
+def is_here() -> bool:
+    """Whether there are ``erl`` and ``erlc``."""
     return shutil.which("erl") is not None and shutil.which("erlc") is not None
 
 

@@ -38,6 +38,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 
 import pytest
 from differential import coverage, palmette_side
@@ -57,7 +58,9 @@ ENOUGH = 2000
 
 
 @pytest.mark.timeout(3600)
-def test_random_schedules_leave_the_same_trace_as_otp(otp: Reference) -> None:
+def test_random_schedules_leave_the_same_trace_as_otp(
+    otp: Reference, record_property: Callable[[str, object], None]
+) -> None:
     figures: Coverage = Coverage()
     seeds = range(SEED, SEED + SCHEDULES)
     schedules = [draw(seed) for seed in seeds]
@@ -69,7 +72,8 @@ def test_random_schedules_leave_the_same_trace_as_otp(otp: Reference) -> None:
         ]
         theirs = running.traces()
     took = time.perf_counter() - began
-    coverage.SEEN[f"{SCHEDULES} schedules on palmette and on OTP, from seed {SEED}, in {took:.1f} s"] = figures
+    title = f"{SCHEDULES} schedules on palmette and on OTP, from seed {SEED}, in {took:.1f} s"
+    record_property("summary", f"{title}\n{coverage.table(figures)}")
     differing = [
         seed
         for seed, schedule, mine, other in zip(seeds, schedules, ours, theirs, strict=True)

@@ -1,7 +1,9 @@
-"""Every test begins with an empty diary."""
+"""Every test here runs in real time and in the simulation (see ``support.worlds``), and begins with an empty diary."""
 
 import pytest
 from supervisors_support import Worker
+from support.world_fixture import pytest_generate_tests as pytest_generate_tests
+from support.world_fixture import world as world
 
 
 @pytest.fixture(autouse=True)

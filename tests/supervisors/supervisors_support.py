@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import ClassVar
 
-from support.probes import Boom, turns
+from support.probes import Boom
+from support.worlds import turns
 
 from palmette.actors import Actor, Decline, Normal, Reason, Ref, Shutdown, System, endpoint
 from palmette.supervisors import ChildSpec, Supervisor, child
@@ -74,15 +76,25 @@ def at(system: System, name: str) -> Ref[Worker]:
 
 async def crash(system: System, *names: str) -> None:
     """Crash these children, all before their supervisor learns of any, and let it do its work."""
-    for name in names:
-        at(system, name).cast(Worker.end, Boom("crash"))
-    await turns(200)
+    await end(system, dict.fromkeys(names, Boom("crash")))
 
 
 async def finish(system: System, name: str, reason: Reason | None = None) -> None:
     """Have a child end by itself."""
-    at(system, name).cast(Worker.end, reason or Normal())
-    await turns(200)
+    await end(system, {name: reason or Normal()})
+
+
+async def end(system: System, how: Mapping[str, Reason | BaseException]) -> None:
+    """Have children end by themselves, in this order, all before their supervisor learns of any."""
+    supervisor = system.ref_at("/", Actor)
+    if len(how) > 1:
+        supervisor.suspend()
+    for name, reason in how.items():
+        at(system, name).cast(Worker.end, reason)
+        await turns(200)
+    if len(how) > 1:
+        supervisor.resume()
+        await turns(200)
 
 
 def incarnations(system: System, names: str) -> list[int]:

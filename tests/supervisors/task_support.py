@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from support.probes import Boom, Probe, turns
+from support.probes import Boom, Probe
+from support.worlds import turns
 
 from palmette.actors import Ref, System
 from palmette.supervisors import Supervisor, TaskSupervisor, child

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 from supervisors_support import Worker, at, crash, diary, finish, incarnations, root_of, states, workers
-from support.probes import Probe, actor_of, turns, virtual
+from support.probes import Probe, actor_of, begun
+from support.worlds import everywhere, turns
 
 from palmette.actors import ActorDied, Killed, System
 from palmette.supervisors import (
@@ -21,7 +22,7 @@ from palmette.supervisors import (
 )
 
 
-@virtual
+@everywhere
 async def test_a_child_that_is_added_takes_the_last_place_in_the_order() -> None:
     async with System.start(Supervisor.spec(children=workers("ab"), strategy="rest_for_one")) as system:
         assert await root_of(system).call(Supervisor.start_child, workers("c")[0]) == "/c"
@@ -32,7 +33,7 @@ async def test_a_child_that_is_added_takes_the_last_place_in_the_order() -> None
     assert diary() == "-c -b -a"
 
 
-@virtual
+@everywhere
 async def test_a_name_can_be_used_once() -> None:
     async with System.start(Supervisor.spec(children=workers("a"))) as system:
         root = root_of(system)
@@ -43,7 +44,7 @@ async def test_a_name_can_be_used_once() -> None:
             await root.call(Supervisor.start_child, workers("a")[0])
 
 
-@virtual
+@everywhere
 async def test_a_child_that_does_not_start_is_not_kept_and_hurts_nobody() -> None:
     async with System.start(Supervisor.spec(children=workers("a"), max_restarts=0)) as system:
         Worker.fail["b"] = 1
@@ -54,14 +55,14 @@ async def test_a_child_that_does_not_start_is_not_kept_and_hurts_nobody() -> Non
         await root_of(system).call(Supervisor.start_child, workers("b")[0])
 
 
-@virtual
+@everywhere
 async def test_a_significant_child_is_not_added_where_it_means_nothing() -> None:
     async with System.start(Supervisor.spec()) as system:
         with pytest.raises(StartRefused, match="'a' is significant, but / has auto_shutdown=never"):
             await root_of(system).call(Supervisor.start_child, workers("a", "transient", significant=True)[0])
 
 
-@virtual
+@everywhere
 async def test_terminating_keeps_the_spec_and_is_idempotent() -> None:
     async with System.start(Supervisor.spec(children=workers("ab"))) as system:
         for _ in range(2):
@@ -72,7 +73,7 @@ async def test_terminating_keeps_the_spec_and_is_idempotent() -> None:
         assert await states(system) == {"a": "running", "b": "running"}
 
 
-@virtual
+@everywhere
 async def test_terminating_a_temporary_child_forgets_it() -> None:
     async with System.start(Supervisor.spec(children=workers("a", "temporary"))) as system:
         await root_of(system).call(Supervisor.terminate_child, "a")
@@ -80,7 +81,7 @@ async def test_terminating_a_temporary_child_forgets_it() -> None:
         await root_of(system).call(Supervisor.start_child, workers("a")[0])
 
 
-@virtual
+@everywhere
 async def test_only_a_child_that_is_down_can_be_restarted_or_forgotten() -> None:
     async with System.start(Supervisor.spec(children=[*workers("a"), *workers("b", "transient")])) as system:
         root = root_of(system)
@@ -99,7 +100,7 @@ async def test_only_a_child_that_is_down_can_be_restarted_or_forgotten() -> None
             system.whereis("b", Worker)
 
 
-@virtual
+@everywhere
 async def test_a_restart_by_hand_that_fails_keeps_the_spec() -> None:
     async with System.start(Supervisor.spec(children=workers("a"), max_restarts=0)) as system:
         await root_of(system).call(Supervisor.terminate_child, "a")
@@ -111,17 +112,14 @@ async def test_a_restart_by_hand_that_fails_keeps_the_spec() -> None:
 
 
 @pytest.mark.parametrize("what", ["terminate_child", "restart_child", "delete_child"])
-def test_an_unknown_child_is_refused_with_the_known_ones(what: str) -> None:
-    @virtual
-    async def check() -> None:
-        async with System.start(Supervisor.spec(children=workers("ab"))) as system:
-            with pytest.raises(NoSuchChild, match="/ has no child 'c'; it has: a, b"):
-                await root_of(system).call(getattr(Supervisor, what), "c")
-
-    check()
+@everywhere
+async def test_an_unknown_child_is_refused_with_the_known_ones(what: str) -> None:
+    async with System.start(Supervisor.spec(children=workers("ab"))) as system:
+        with pytest.raises(NoSuchChild, match="/ has no child 'c'; it has: a, b"):
+            await root_of(system).call(getattr(Supervisor, what), "c")
 
 
-@virtual
+@everywhere
 async def test_children_are_listed_in_start_order_and_counted() -> None:
     children = [*workers("b"), Supervisor.spec(name="s"), DynamicSupervisor.spec(name="d"), *workers("a", "transient")]
     async with System.start(Supervisor.spec(children=children)) as system:
@@ -138,7 +136,7 @@ async def test_children_are_listed_in_start_order_and_counted() -> None:
         )
 
 
-@virtual
+@everywhere
 async def test_a_child_that_died_at_the_same_time_is_terminated_and_not_restarted() -> None:
     async with System.start(Supervisor.spec(children=workers("ab"), max_restarts=0)) as system:
         a = at(system, "a")
@@ -149,30 +147,26 @@ async def test_a_child_that_died_at_the_same_time_is_terminated_and_not_restarte
         assert a.incarnation == 1
 
 
-@virtual
+@everywhere
 async def test_the_late_news_of_a_death_is_not_taken_for_its_successors() -> None:
     async with System.start(DynamicSupervisor.spec(name="pool", max_restarts=0)) as system:
         pool = system.whereis("/", DynamicSupervisor)
         spec = workers("a")[0]
         await pool.call(DynamicSupervisor.start_child, spec)
         pool.suspend()
-        calls = [
-            asyncio.create_task(pool.call(DynamicSupervisor.terminate_child, "a")),
-            asyncio.create_task(pool.call(DynamicSupervisor.start_child, spec)),
-        ]
-        await turns()
+        ending = await begun(pool.call(DynamicSupervisor.terminate_child, "a"))
+        starting = await begun(pool.call(DynamicSupervisor.start_child, spec))
         at(system, "a").kill()  # the news of it comes behind the two
         await turns(200)
         pool.resume()
-        for call in calls:
-            await call
+        await asyncio.gather(*ending, *starting)
         await turns(200)
         assert await at(system, "a").call(Worker.ping) == at(system, "a").incarnation
         assert pool.incarnation == 1
         assert pool.is_alive()
 
 
-@virtual
+@everywhere
 async def test_brutal_kills_and_infinity_waits() -> None:
     brutal, patient = (
         child(Probe, name=name, shutdown=shutdown, restart="temporary")  # pyright: ignore[reportArgumentType]
@@ -187,7 +181,7 @@ async def test_brutal_kills_and_infinity_waits() -> None:
         await root_of(system).call(Supervisor.terminate_child, "brutal")
         assert system.why("/brutal")[-1].reason == Killed("by its supervisor")
         waiting = asyncio.create_task(root_of(system).call(Supervisor.terminate_child, "patient"))
-        await asyncio.sleep(50)
+        await asyncio.sleep(10)
         assert not waiting.done()
         gate.set()
         await waiting
@@ -196,7 +190,7 @@ async def test_brutal_kills_and_infinity_waits() -> None:
             await calls[0]
 
 
-@virtual
+@everywhere
 async def test_a_child_that_ends_its_own_supervisors_patience_gets_no_answer_but_its_end() -> None:
     class Suicidal(Probe):
         async def continued(self) -> None:

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 from supervisors_support import Worker, at, crash, diary, finish, root_of, states, workers
-from support.probes import Boom, Probe, actor_of, turns, virtual
+from support.probes import Boom, Probe, actor_of
+from support.worlds import everywhere, turns
 
 from palmette.actors import Crashed, Killed, Shutdown, System
 from palmette.supervisors import (
@@ -73,7 +74,7 @@ async def bring(system: System, state: ChildState) -> None:
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("call", TABLE)
 def test_what_a_call_does_to_a_child_in_a_state(call: str, state: ChildState) -> None:
-    @virtual
+    @everywhere
     async def check() -> None:
         children = [*workers("a", backoff=LONG), *workers("b", "transient", backoff=LONG), *workers("c")]
         tree = Supervisor.spec(children=children, strategy="rest_for_one", max_restarts=100)
@@ -99,7 +100,7 @@ def test_what_a_call_does_to_a_child_in_a_state(call: str, state: ChildState) ->
     check()
 
 
-@virtual
+@everywhere
 async def test_one_child_can_be_asked_for_with_its_spec_in_every_kind_of_supervisor() -> None:
     [spec] = workers("a", "transient")
     async with System.start(Supervisor.spec(children=[spec, DynamicSupervisor.spec(name="d")])) as system:
@@ -118,7 +119,7 @@ async def test_one_child_can_be_asked_for_with_its_spec_in_every_kind_of_supervi
             await pool.call(DynamicSupervisor.which_child, "x")
 
 
-@virtual
+@everywhere
 async def test_only_what_runs_is_active_and_every_spec_is_counted() -> None:
     inner = Supervisor.spec(name="s", restart="transient")
     children = [*workers("a", backoff=LONG), *workers("b", "transient"), *workers("cd"), inner]
@@ -152,7 +153,7 @@ class SlowStop(Probe):
         await asyncio.sleep(2)
 
 
-@virtual
+@everywhere
 async def test_static_children_stop_one_after_the_other_and_each_has_its_own_time() -> None:
     children = [child(SlowStop, name=name) for name in "abcd"]
     async with System.start(Supervisor.spec(children=children)) as system:
@@ -160,7 +161,7 @@ async def test_static_children_stop_one_after_the_other_and_each_has_its_own_tim
     assert system.loop.time() - begun == 8
 
 
-@virtual
+@everywhere
 async def test_a_child_that_dies_while_its_supervisor_stops_is_not_started_again() -> None:
     children = [*workers("a"), *workers("b"), child(SlowStop, name="slow")]
     async with System.start(Supervisor.spec(children=children, max_restarts=0)) as system:
@@ -172,7 +173,7 @@ async def test_a_child_that_dies_while_its_supervisor_stops_is_not_started_again
     assert diary() == "+a +b -b"
 
 
-@virtual
+@everywhere
 async def test_a_child_that_fails_to_stop_in_order_is_recorded_and_hurts_nobody() -> None:
     class Broken(Probe):
         async def stopping(self, reason: object) -> None:
@@ -185,7 +186,7 @@ async def test_a_child_that_fails_to_stop_in_order_is_recorded_and_hurts_nobody(
         assert root_of(system).incarnation == 1
 
 
-@virtual
+@everywhere
 async def test_a_supervisor_outlives_strangers_that_are_linked_to_it() -> None:
     async with System.start(Supervisor.spec(children=[child(Probe, name="it", restart="temporary")])) as system:
         stranger = system.whereis("it", Probe)
@@ -200,7 +201,7 @@ async def test_a_supervisor_outlives_strangers_that_are_linked_to_it() -> None:
         assert await states(system) == {}
 
 
-@virtual
+@everywhere
 async def test_requests_wait_while_a_child_starts_and_are_answered_afterwards() -> None:
     Worker.slow["b"] = 10
     async with System.start(Supervisor.spec(children=workers("a"))) as system:

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 from supervisors_support import Worker, at, crash, diary, finish, root_of, states, workers
-from support.probes import Boom, turns, virtual
+from support.probes import Boom
+from support.worlds import everywhere, turns
 
 from palmette.actors import (
     Actor,
@@ -43,7 +44,7 @@ def tree(*children: ChildSpec[Actor], strategy: Strategy = "one_for_one", **opti
 
 @pytest.mark.parametrize("restart", RESTARTS)
 def test_a_decline_at_first_is_no_failure_and_only_a_temporary_child_is_forgotten(restart: Restart) -> None:
-    @virtual
+    @everywhere
     async def check() -> None:
         Worker.decline["b"] = 1
         async with System.start(tree(*workers("abc", restart), max_restarts=0)) as system:
@@ -62,7 +63,7 @@ def test_a_decline_at_first_is_no_failure_and_only_a_temporary_child_is_forgotte
     check()
 
 
-@virtual
+@everywhere
 async def test_what_was_begun_is_undone_and_a_failure_of_that_is_a_failed_start() -> None:
     class Unsure(Actor):
         undone = False
@@ -85,7 +86,7 @@ async def test_what_was_begun_is_undone_and_a_failure_of_that_is_a_failed_start(
         assert await states(system) == {"a": "declined"}
 
 
-@virtual
+@everywhere
 async def test_init_may_decline_too() -> None:
     class Never(Actor):
         def __init__(self) -> None:
@@ -96,7 +97,7 @@ async def test_init_may_decline_too() -> None:
         assert describe(system.why("/a")[-1].reason) == "declined to start"
 
 
-@virtual
+@everywhere
 async def test_a_child_that_declined_is_started_when_asked_to() -> None:
     Worker.decline["a"] = 2
     async with System.start(tree(*workers("a"), max_restarts=0)) as system:
@@ -115,7 +116,7 @@ async def test_a_child_that_declined_is_started_when_asked_to() -> None:
 
 @pytest.mark.parametrize("restart", RESTARTS)
 def test_start_child_says_that_it_declined_and_keeps_the_spec_of_all_but_a_temporary_child(restart: Restart) -> None:
-    @virtual
+    @everywhere
     async def check() -> None:
         Worker.decline["a"] = 1
         [spec] = workers("a", restart)
@@ -137,7 +138,7 @@ def test_start_child_says_that_it_declined_and_keeps_the_spec_of_all_but_a_tempo
     check()
 
 
-@virtual
+@everywhere
 async def test_a_restart_that_is_declined_has_succeeded_and_costs_what_a_restart_costs() -> None:
     async def main() -> None:
         async with System.start(tree(*workers("ab"), max_restarts=1)) as system:
@@ -151,7 +152,7 @@ async def test_a_restart_that_is_declined_has_succeeded_and_costs_what_a_restart
     assert diary() == "+a +b ?a"
 
 
-@virtual
+@everywhere
 async def test_a_decline_after_a_failed_start_ends_the_attempts() -> None:
     async with System.start(tree(*workers("a"), max_restarts=3)) as system:
         Worker.fail["a"] = 2
@@ -161,7 +162,7 @@ async def test_a_decline_after_a_failed_start_ends_the_attempts() -> None:
         assert await states(system) == {"a": "declined"}
 
 
-@virtual
+@everywhere
 async def test_a_decline_after_a_backoff_ends_the_wait() -> None:
     async with System.start(tree(*workers("a", backoff=Backoff(min=10, jitter=0)))) as system:
         Worker.decline["a"] = 1
@@ -176,7 +177,7 @@ async def test_a_decline_after_a_backoff_ends_the_wait() -> None:
     [("one_for_one", "+b"), ("one_for_all", "-d -c -a +a +b ?c +d"), ("rest_for_one", "-d -c +b ?c +d")],
 )
 def test_a_group_restart_goes_on_without_the_one_that_declines(strategy: Strategy, expected: str) -> None:
-    @virtual
+    @everywhere
     async def check() -> None:
         async with System.start(tree(*workers("abcd"), strategy=strategy)) as system:
             diary()
@@ -189,7 +190,7 @@ def test_a_group_restart_goes_on_without_the_one_that_declines(strategy: Strateg
     check()
 
 
-@virtual
+@everywhere
 async def test_a_child_that_declined_is_asked_again_when_its_group_restarts() -> None:
     Worker.decline["c"] = 1
     async with System.start(tree(*workers("abc"), strategy="rest_for_one")) as system:
@@ -197,7 +198,7 @@ async def test_a_child_that_declined_is_asked_again_when_its_group_restarts() ->
         assert await states(system) == {"a": "running", "b": "running", "c": "running"}
 
 
-@virtual
+@everywhere
 async def test_a_significant_child_that_declines_ends_nothing_and_is_not_waited_for() -> None:
     children = workers("ab", "transient", significant=True)
     Worker.decline["a"] = 1
@@ -208,7 +209,7 @@ async def test_a_significant_child_that_declines_ends_nothing_and_is_not_waited_
         assert not root_of(system).is_alive()
 
 
-@virtual
+@everywhere
 async def test_a_dynamic_child_that_declines_is_not_kept_at_first_or_later() -> None:
     async with System.start(DynamicSupervisor.spec(name="pool", max_children=1, max_restarts=1)) as system:
         pool = system.whereis("/", DynamicSupervisor)
@@ -224,7 +225,7 @@ async def test_a_dynamic_child_that_declines_is_not_kept_at_first_or_later() -> 
         assert set(system.slots) == {"/", "/system/registry"}
 
 
-@virtual
+@everywhere
 async def test_a_decline_ends_no_link_of_the_one_that_declines() -> None:
     class Linked(Actor):
         async def started(self) -> None:
@@ -237,7 +238,7 @@ async def test_a_decline_ends_no_link_of_the_one_that_declines() -> None:
         assert at(system, "a").is_alive()
 
 
-@virtual
+@everywhere
 async def test_a_root_that_declines_is_a_system_that_cannot_start() -> None:
     class Never(Actor):
         async def started(self) -> None:
@@ -248,7 +249,7 @@ async def test_a_root_that_declines_is_a_system_that_cannot_start() -> None:
             pass
 
 
-@virtual
+@everywhere
 async def test_to_decline_after_the_start_is_a_crash() -> None:
     async with System.start(tree(*workers("a"))) as system:
         at(system, "a").cast(Worker.end, Decline("too late"))

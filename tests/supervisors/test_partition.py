@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from supervisors_support import Worker, workers
-from support.probes import Boom, Probe, actor_of, turns, virtual
+from support.probes import Boom, Probe, actor_of
+from support.worlds import everywhere, turns
 
 from palmette.actors import ActorDied, NodeError, Refused, System
 from palmette.supervisors import (
@@ -79,7 +80,7 @@ def test_what_is_no_key_is_refused(key: object) -> None:
         partition_of(key, 4)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 
 
-@virtual
+@everywhere
 async def test_a_key_finds_its_copy_and_keeps_it_through_a_restart() -> None:
     async with System.start(shards()) as system:
         assert PartitionSupervisor.partitions(system, "shards") == 4
@@ -92,7 +93,7 @@ async def test_a_key_finds_its_copy_and_keeps_it_through_a_restart() -> None:
         assert [via(system, "shards", Worker, number).incarnation for number in range(4)] == [1, 1, 2, 1]
 
 
-@virtual
+@everywhere
 async def test_the_restart_of_the_whole_keeps_the_addresses() -> None:
     async with System.start(shards()) as system:
         mine = via(system, "shards", Worker, "a")
@@ -102,7 +103,7 @@ async def test_the_restart_of_the_whole_keeps_the_addresses() -> None:
         assert via(system, "shards", Worker, "a") == mine
 
 
-@virtual
+@everywhere
 async def test_the_copies_are_listed_and_counted_and_their_number_stands() -> None:
     async with System.start(shards(3)) as system:
         ref = system.whereis("shards", PartitionSupervisor)
@@ -120,7 +121,7 @@ async def test_the_copies_are_listed_and_counted_and_their_number_stands() -> No
         assert await via(system, "shards", Worker, 1).call(Worker.ping) == 2
 
 
-@virtual
+@everywhere
 async def test_dynamic_supervisors_share_the_work_and_their_names_do_not_collide() -> None:
     tree = PartitionSupervisor.spec(DynamicSupervisor.spec(name="pool"), name="pools", partitions=2)
     async with System.start(Supervisor.spec(children=[tree])) as system:
@@ -131,7 +132,7 @@ async def test_dynamic_supervisors_share_the_work_and_their_names_do_not_collide
         assert sorted(system.registry_table.names) == ["pools", "registry"]
 
 
-@virtual
+@everywhere
 async def test_a_partition_may_be_a_tree_of_its_own() -> None:
     inner = Supervisor.spec(name="x", children=workers("ab"))
     tree = PartitionSupervisor.spec(inner, name="trees", partitions=2, register="forest")
@@ -141,7 +142,7 @@ async def test_a_partition_may_be_a_tree_of_its_own() -> None:
         assert PartitionSupervisor.partitions(system, "/trees") == 2
 
 
-@virtual
+@everywhere
 async def test_a_spent_budget_ends_them_all_and_they_come_back_together() -> None:
     async with System.start(shards(2, max_restarts=1)) as system:
         for _ in range(2):
@@ -151,7 +152,7 @@ async def test_a_spent_budget_ends_them_all_and_they_come_back_together() -> Non
         assert actor_of(via(system, "shards", Worker, 1)).ref.incarnation == 2
 
 
-@virtual
+@everywhere
 async def test_what_is_no_partition_supervisor_says_so() -> None:
     async with System.start(Supervisor.spec(children=[*workers("a"), Supervisor.spec(name="s")])) as system:
         for name in ("a", "s"):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from supervisors_support import at, finish, incarnations, root_of, states, workers
-from support.probes import Boom, turns, virtual
+from support.probes import Boom
+from support.worlds import everywhere, turns
 
 from palmette.actors import Normal, Shutdown, System
 from palmette.supervisors import Supervisor
@@ -23,25 +24,22 @@ RESTARTED: dict[Restart, set[str]] = {
 @pytest.mark.parametrize("how", REASONS)
 @pytest.mark.parametrize("restart", RESTARTED)
 @pytest.mark.parametrize("strategy", GROUPS)
-def test_who_is_restarted_when_the_middle_child_ends(strategy: Strategy, restart: Restart, how: str) -> None:
-    @virtual
-    async def check() -> None:
-        children = [*workers("a"), *workers("b", restart), *workers("c")]
-        async with System.start(Supervisor.spec(strategy=strategy, children=children)) as system:
-            reason = REASONS[how]
-            if reason is None:
-                at(system, "b").kill()
-                await turns(200)
-            else:
-                await finish(system, "b", reason)  # pyright: ignore[reportArgumentType]
-            group = GROUPS[strategy] if how in RESTARTED[restart] else ""
-            assert incarnations(system, "abc") == [2 if name in group else 1 for name in "abc"]
-            expected = dict.fromkeys("abc", "running")
-            if not group and restart == "temporary":
-                del expected["b"]
-            elif not group:
-                expected["b"] = "completed"
-            assert await states(system) == expected
-            assert root_of(system).incarnation == 1
-
-    check()
+@everywhere
+async def test_who_is_restarted_when_the_middle_child_ends(strategy: Strategy, restart: Restart, how: str) -> None:
+    children = [*workers("a"), *workers("b", restart), *workers("c")]
+    async with System.start(Supervisor.spec(strategy=strategy, children=children)) as system:
+        reason = REASONS[how]
+        if reason is None:
+            at(system, "b").kill()
+            await turns(200)
+        else:
+            await finish(system, "b", reason)  # pyright: ignore[reportArgumentType]
+        group = GROUPS[strategy] if how in RESTARTED[restart] else ""
+        assert incarnations(system, "abc") == [2 if name in group else 1 for name in "abc"]
+        expected = dict.fromkeys("abc", "running")
+        if not group and restart == "temporary":
+            del expected["b"]
+        elif not group:
+            expected["b"] = "completed"
+        assert await states(system) == expected
+        assert root_of(system).incarnation == 1

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from supervisors_support import Worker, at, crash, finish, incarnations, states, workers
-from support.probes import Boom, turns, virtual
+from support.probes import Boom
+from support.worlds import everywhere, turns
 
 from palmette.actors import ActorDied, Crashed, Killed, NoProcess, Normal, Reason, Shutdown, System, Unreachable
 from palmette.supervisors import BadSpec, Supervisor, child
@@ -55,7 +56,7 @@ def test_rules_do_not_bring_back_what_the_restart_type_lets_go(restart: Restart,
     assert judge(restart, {"crashed": "restart", "normal": "restart"}, reason) == "finished"
 
 
-@virtual
+@everywhere
 async def test_stop_lets_the_child_stay_ended() -> None:
     async with System.start(Supervisor.spec(children=workers("ab", rules={"Hopeless": "stop"}))) as system:
         at(system, "a").cast(Worker.end, Hopeless("no such model"))
@@ -64,14 +65,14 @@ async def test_stop_lets_the_child_stay_ended() -> None:
         assert incarnations(system, "ab") == [1, 2]
 
 
-@virtual
+@everywhere
 async def test_stop_also_ends_a_permanent_child_that_was_asked_to() -> None:
     async with System.start(Supervisor.spec(children=workers("a", rules={"shutdown": "stop"}))) as system:
         await finish(system, "a", Shutdown("enough"))
         assert await states(system) == {"a": "completed"}
 
 
-@virtual
+@everywhere
 async def test_escalate_gives_up_at_once_and_says_so() -> None:
     async def main() -> None:
         children = workers("a", rules={"Hopeless": "escalate"})
@@ -83,7 +84,7 @@ async def test_escalate_gives_up_at_once_and_says_so() -> None:
         await main()
 
 
-@virtual
+@everywhere
 async def test_restart_is_the_default_and_can_be_said() -> None:
     async with System.start(Supervisor.spec(children=workers("a", rules={"Boom": "restart"}))) as system:
         at(system, "a").cast(Worker.end, Boom("crash"))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from supervisors_support import Worker, at, crash, diary, finish, root_of, states, workers
-from support.probes import Boom, ended, turns, virtual
+from supervisors_support import Worker, at, crash, diary, end, finish, root_of, states, workers
+from support.probes import Boom, ended
+from support.worlds import everywhere, turns
 
 from palmette.actors import Reason, Shutdown, System
 from palmette.supervisors import Backoff, BadSpec, ChildSpec, Supervisor
@@ -29,7 +30,7 @@ async def end_of(system: System) -> Reason | None:
     return system.slots["/"].last_exit
 
 
-@virtual
+@everywhere
 async def test_any_significant_end_ends_the_supervisor_and_stops_the_others_in_reverse() -> None:
     async with System.start(tree("any_significant", *workers("a"), *significant("bc"), *workers("d"))) as system:
         diary()
@@ -38,7 +39,7 @@ async def test_any_significant_end_ends_the_supervisor_and_stops_the_others_in_r
         assert diary() == "-d -c -a"
 
 
-@virtual
+@everywhere
 async def test_all_significant_waits_for_the_last_one() -> None:
     async with System.start(tree("all_significant", *workers("a"), *significant("bcd"))) as system:
         await finish(system, "b")
@@ -48,7 +49,7 @@ async def test_all_significant_waits_for_the_last_one() -> None:
         assert await end_of(system) == Shutdown("completed")
 
 
-@virtual
+@everywhere
 async def test_an_insignificant_end_ends_nothing() -> None:
     async with System.start(
         tree("any_significant", *significant("a"), *workers("b", "transient"), *workers("c", "temporary"))
@@ -58,7 +59,7 @@ async def test_an_insignificant_end_ends_nothing() -> None:
         assert await end_of(system) is None
 
 
-@virtual
+@everywhere
 async def test_a_significant_crash_that_leads_to_a_restart_ends_nothing() -> None:
     async with System.start(tree("any_significant", *significant("a"))) as system:
         await crash(system, "a")
@@ -66,21 +67,21 @@ async def test_a_significant_crash_that_leads_to_a_restart_ends_nothing() -> Non
         assert await at(system, "a").call(Worker.ping) == 2
 
 
-@virtual
+@everywhere
 async def test_a_significant_temporary_child_counts_however_it_ends() -> None:
     async with System.start(tree("any_significant", *workers("a", "temporary", significant=True))) as system:
         await crash(system, "a")
         assert await end_of(system) == Shutdown("completed")
 
 
-@virtual
+@everywhere
 async def test_a_significant_child_that_a_rule_lets_go_has_ended_by_itself() -> None:
     async with System.start(tree("any_significant", *significant("a", rules={"Boom": "stop"}))) as system:
         await crash(system, "a")
         assert await end_of(system) == Shutdown("completed")
 
 
-@virtual
+@everywhere
 async def test_terminating_a_significant_child_ends_nothing_but_counts_as_ended() -> None:
     async with System.start(tree("all_significant", *significant("ab"))) as system:
         await root_of(system).call(Supervisor.terminate_child, "a")
@@ -89,7 +90,7 @@ async def test_terminating_a_significant_child_ends_nothing_but_counts_as_ended(
         assert await end_of(system) == Shutdown("completed")
 
 
-@virtual
+@everywhere
 async def test_a_significant_bystander_of_a_group_restart_ends_nothing() -> None:
     async with System.start(
         tree("any_significant", *significant("a"), *workers("b"), strategy="one_for_all")
@@ -99,19 +100,19 @@ async def test_a_significant_bystander_of_a_group_restart_ends_nothing() -> None
         assert await states(system) == {"a": "running", "b": "running"}
 
 
-@virtual
+@everywhere
 async def test_a_significant_child_that_waits_for_its_restart_counts_as_active() -> None:
     backoff = Backoff(min=10, jitter=0)
     async with System.start(tree("all_significant", *significant("ab", backoff=backoff))) as system:
         await crash(system, "a")
         await finish(system, "b")
         assert await end_of(system) is None
-        await asyncio.sleep(11)
+        await system.wait_for("/a", Worker)
         await finish(system, "a")
         assert await end_of(system) == Shutdown("completed")
 
 
-@virtual
+@everywhere
 async def test_a_significant_child_that_waits_with_its_group_counts_as_active() -> None:
     middle = workers("b", backoff=Backoff(min=10, jitter=0))
     async with System.start(
@@ -120,13 +121,13 @@ async def test_a_significant_child_that_waits_with_its_group_counts_as_active() 
         await crash(system, "b")  # c is down until b is back
         await finish(system, "a")
         assert await end_of(system) is None
-        await asyncio.sleep(11)
+        await system.wait_for("/c", Worker)
         assert (await states(system))["c"] == "running"
         await finish(system, "c")
         assert await end_of(system) == Shutdown("completed")
 
 
-@virtual
+@everywhere
 async def test_a_failed_start_that_a_rule_lets_go_counts_too() -> None:
     async with System.start(
         tree("any_significant", *workers("a"), *significant("b", rules={"Boom": "stop"}), strategy="one_for_all")
@@ -136,7 +137,7 @@ async def test_a_failed_start_that_a_rule_lets_go_counts_too() -> None:
         assert await end_of(system) == Shutdown("completed")
 
 
-@virtual
+@everywhere
 async def test_completion_climbs_up_through_significant_supervisors() -> None:
     inner = Supervisor.spec(
         name="inner", restart="transient", significant=True, auto_shutdown="any_significant", children=significant("x")
@@ -147,7 +148,7 @@ async def test_completion_climbs_up_through_significant_supervisors() -> None:
         assert await end == Shutdown("completed")
 
 
-@virtual
+@everywhere
 async def test_significant_children_can_be_added_where_they_mean_something() -> None:
     async with System.start(tree("any_significant")) as system:
         await root_of(system).call(Supervisor.start_child, significant("a")[0])
@@ -164,11 +165,10 @@ def test_significance_must_mean_something() -> None:
         Supervisor.spec(auto_shutdown="some")  # pyright: ignore[reportArgumentType]
 
 
-@virtual
+@everywhere
 async def test_a_significant_end_counts_also_when_a_sibling_crashes_at_the_same_time() -> None:
     async with System.start(
         tree("any_significant", *workers("a"), *significant("b"), strategy="one_for_all")
     ) as system:
-        at(system, "a").cast(Worker.end, Boom("crash"))
-        at(system, "b").cast(Worker.end, Shutdown("found it"))
+        await end(system, {"a": Boom("crash"), "b": Shutdown("found it")})
         assert await end_of(system) == Shutdown("completed")

@@ -7,9 +7,11 @@ import contextlib
 from collections import Counter
 from typing import ClassVar
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.probes import Boom, virtual
+from support.probes import Boom
+from support.worlds import here
 
 from palmette.actors import (
     Actor,
@@ -92,8 +94,10 @@ def specs(restarts: list[Restart], waits: list[float], backoff: Backoff | None) 
     ]
 
 
+@pytest.mark.worlds("simulated", drawn=True, why="lives for minutes")
 @settings(max_examples=150)
 @given(
+    seed=st.integers(0, 1_000_000),
     strategy=st.sampled_from(["one_for_one", "one_for_all", "rest_for_one", "dynamic"]),
     restarts=st.lists(st.sampled_from(["permanent", "transient", "temporary"]), min_size=3, max_size=3),
     waits=st.lists(st.sampled_from([0.0, 0.0, 0.5, 1.0]), min_size=3, max_size=3),
@@ -102,6 +106,7 @@ def specs(restarts: list[Restart], waits: list[float], backoff: Backoff | None) 
     end=st.none() | st.floats(0, 10),
 )
 def test_a_tree_keeps_its_promises_under_any_schedule(
+    seed: int,
     strategy: Strategy | str,
     restarts: list[Restart],
     waits: list[float],
@@ -133,7 +138,7 @@ def test_a_tree_keeps_its_promises_under_any_schedule(
                 await asyncio.wait([asyncio.create_task(asyncio.sleep(0)), *work])
         return system
 
-    @virtual
+    @here(seed=seed)
     async def check() -> None:
         life = asyncio.create_task(live())
         if end is not None:

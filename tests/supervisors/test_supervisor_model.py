@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from supervisors_support import Worker
-from support.probes import Boom, turns, virtual
+from support.probes import Boom
+from support.worlds import here, turns
 
 from palmette.actors import MaxRestarts, Normal, Refused, System
 from palmette.supervisors import Supervisor, child
@@ -110,31 +112,35 @@ commands = st.one_of(
 )
 
 
-@settings(max_examples=300)
+@pytest.mark.worlds("real", "simulated", drawn=True)
+@settings(max_examples=200)
 @given(
+    seed=st.integers(0, 1_000_000),
     strategy=st.sampled_from(["one_for_one", "one_for_all", "rest_for_one"]),
     restarts=st.lists(st.sampled_from(["permanent", "transient", "temporary"]), min_size=4, max_size=4),
     budget=st.integers(0, 12),
     steps=st.lists(commands, max_size=15),
 )
 @example(  # the second try of b is taken over by the restart of a, which then fails itself
+    seed=1,
     strategy="rest_for_one",
     restarts=["permanent"] * 4,
     budget=4,
     steps=[("fail", "a"), ("fail", "b"), ("crash", "ba")],
 )
 def test_a_supervisor_does_what_the_model_says(
-    strategy: Strategy, restarts: list[Restart], budget: int, steps: list[tuple[str, str]]
+    seed: int, strategy: Strategy, restarts: list[Restart], budget: int, steps: list[tuple[str, str]]
 ) -> None:
     Worker.fail.clear()
     model = Model(strategy, {name: ModelChild(restart) for name, restart in zip(NAMES, restarts, strict=True)}, budget)
 
-    @virtual
+    @here(seed=seed)
     async def check() -> None:
         inner = Supervisor.spec(
             name="inner",
             strategy=strategy,
             max_restarts=budget,
+            max_seconds=10_000,
             restart="temporary",
             children=[child(Worker, name=name, restart=restart) for name, restart in zip(NAMES, restarts, strict=True)],
         )
@@ -168,10 +174,13 @@ async def perform(system: System, step: str, names: str) -> None:
     if step == "fail":
         Worker.fail[names] = Worker.fail.get(names, 0) + 1
     elif step in ("crash", "finish"):
+        inner.suspend()
         for name in names:
             ref = system.ref_at(f"/inner/{name}", Worker)
             if ref.is_alive():
                 ref.cast(Worker.end, Boom("crash") if step == "crash" else Normal())
+                await turns()
+        inner.resume()
         await turns(600)
     else:
         verb = {

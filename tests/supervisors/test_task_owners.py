@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support.probes import Boom, Probe, actor_of, ended, turns, virtual
+from support.probes import Boom, Probe, actor_of, ended
+from support.worlds import everywhere, turns
 from task_support import double, for_ever, here, nolink, tasks_running, tidy
 
 from palmette.actors import (
@@ -22,7 +23,7 @@ from palmette.supervisors import BadSpec, Exited, Task, TaskSupervisor, TooManyC
 
 @pytest.mark.parametrize("how", ["normal", "crash", "kill"])
 def test_the_tasks_of_an_actor_end_with_it(how: str) -> None:
-    @virtual
+    @everywhere
     async def check() -> None:
         async with tasks_running(max_restarts=0) as (system, tasks):
             owner, log = system.whereis("owner", Probe), list[str]()
@@ -50,7 +51,7 @@ def test_the_tasks_of_an_actor_end_with_it(how: str) -> None:
     check()
 
 
-@virtual
+@everywhere
 async def test_the_supervisor_answers_while_tasks_of_a_dead_owner_clean_up() -> None:
     async with tasks_running() as (system, tasks):
         owner, log = system.whereis("owner", Probe), list[str]()
@@ -65,7 +66,7 @@ async def test_the_supervisor_answers_while_tasks_of_a_dead_owner_clean_up() -> 
         assert log == ["begun", "tidy"]
 
 
-@virtual
+@everywhere
 async def test_an_owner_outside_of_actors_is_the_asyncio_task_that_asked() -> None:
     async with tasks_running() as (_, tasks):
         found: list[Task[None]] = []
@@ -85,7 +86,7 @@ async def test_an_owner_outside_of_actors_is_the_asyncio_task_that_asked() -> No
         assert await here(tasks) == []
 
 
-@virtual
+@everywhere
 async def test_an_owner_may_have_many_tasks_one_after_the_other() -> None:
     async with tasks_running() as (system, tasks):
         for number in range(5):
@@ -96,7 +97,7 @@ async def test_an_owner_may_have_many_tasks_one_after_the_other() -> None:
         assert len(system.slots) == 4
 
 
-@virtual
+@everywhere
 async def test_a_task_whose_caller_has_gone_before_it_was_started_is_not_started() -> None:
     async with tasks_running() as (_, tasks):
         tasks.suspend()
@@ -109,7 +110,7 @@ async def test_a_task_whose_caller_has_gone_before_it_was_started_is_not_started
         assert await here(tasks) == []
 
 
-@virtual
+@everywhere
 async def test_a_task_may_have_tasks() -> None:
     async with tasks_running() as (_, tasks):
 
@@ -126,7 +127,7 @@ async def test_a_task_may_have_tasks() -> None:
 # --- the supervisor --------------------------------------------------------------------------------------------------
 
 
-@virtual
+@everywhere
 async def test_tasks_stand_in_the_tree_and_can_be_killed_there() -> None:
     async with tasks_running() as (system, tasks):
         task = await nolink(tasks, for_ever)
@@ -148,7 +149,7 @@ async def test_tasks_stand_in_the_tree_and_can_be_killed_there() -> None:
         assert system.statistics().dead_letters == 2
 
 
-@virtual
+@everywhere
 async def test_max_children_is_a_bound_that_an_end_makes_room_in() -> None:
     async with tasks_running(max_children=1) as (_, tasks):
         task = await nolink(tasks, double, 1)
@@ -160,7 +161,7 @@ async def test_max_children_is_a_bound_that_an_end_makes_room_in() -> None:
         TaskSupervisor.spec(name="tasks", max_children=0)
 
 
-@virtual
+@everywhere
 async def test_the_supervisors_stop_gives_all_tasks_their_time_at_once() -> None:
     log: list[str] = []
     async with tasks_running() as (system, tasks):
@@ -174,7 +175,7 @@ async def test_the_supervisors_stop_gives_all_tasks_their_time_at_once() -> None
     assert isinstance(late.answer(), Exited)
 
 
-@virtual
+@everywhere
 async def test_a_killed_supervisor_takes_its_tasks_along_and_their_owners_learn_of_it() -> None:
     async with tasks_running() as (system, tasks):
         owner = system.whereis("owner", Probe)
@@ -187,7 +188,7 @@ async def test_a_killed_supervisor_takes_its_tasks_along_and_their_owners_learn_
         assert system.statistics().dead_letters == 0
 
 
-@virtual
+@everywhere
 async def test_fire_and_forget_has_no_owner_and_restarts_if_told_to() -> None:
     begun: list[str] = []
 
@@ -210,14 +211,14 @@ async def test_fire_and_forget_has_no_owner_and_restarts_if_told_to() -> None:
         assert sorted(begun) == ["once", "thrice", "thrice", "thrice"]
 
 
-@virtual
+@everywhere
 async def test_a_task_supervisor_that_is_not_there_says_so() -> None:
     async with tasks_running() as (system, _):
         with pytest.raises(ActorDied, match="/nobody is not running"):
             await nolink(system.ref_at("/nobody", TaskSupervisor), for_ever)
 
 
-@virtual
+@everywhere
 async def test_an_option_that_makes_no_sense_is_its_callers_error_and_not_the_supervisors_end() -> None:
     async with tasks_running(max_restarts=0) as (_, tasks):
         for wrong in (-1.0, "never"):

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import aclosing, suppress
 
 import pytest
-from support.probes import Boom, Probe, ended, turns, virtual
+from support.probes import Boom, Probe, ended
+from support.worlds import everywhere, turns
 from task_support import here, tasks_running
 
 from palmette.actors import ActorDied, Crashed, DeadlineExceeded, Killed, Shutdown, deadline
@@ -33,7 +34,7 @@ async def picky(item: int) -> int:
     return item
 
 
-@virtual
+@everywhere
 async def test_results_come_in_the_order_of_the_items_or_as_they_are_done() -> None:
     async with tasks_running() as (system, tasks):
         begun = system.loop.time()
@@ -47,7 +48,7 @@ async def test_results_come_in_the_order_of_the_items_or_as_they_are_done() -> N
         assert await here(tasks) == []
 
 
-@virtual
+@everywhere
 async def test_a_crash_is_one_result_among_the_others_and_names_its_item() -> None:
     async with tasks_running(max_restarts=0) as (_, tasks):
         found = [answer async for answer in stream(tasks, picky, range(4), max_concurrency=2)]
@@ -59,13 +60,13 @@ async def test_a_crash_is_one_result_among_the_others_and_names_its_item() -> No
             assert answer.reason.text == f"no {item}"
 
 
-@virtual
+@everywhere
 async def test_no_items_are_no_results() -> None:
     async with tasks_running() as (_, tasks):
         assert [answer async for answer in stream(tasks, picky, [], max_concurrency=1)] == []
 
 
-@virtual
+@everywhere
 async def test_items_are_taken_only_when_there_is_room_for_them() -> None:
     taken: list[int] = []
 
@@ -93,7 +94,7 @@ async def test_items_are_taken_only_when_there_is_room_for_them() -> None:
         assert [(await anext(answers)) for _ in range(94)] == [Ok(item) for item in range(1, 95)]
 
 
-@virtual
+@everywhere
 async def test_a_slow_consumer_slows_the_stream_down() -> None:
     taken: list[int] = []
 
@@ -111,7 +112,7 @@ async def test_a_slow_consumer_slows_the_stream_down() -> None:
         assert count == 100
 
 
-@virtual
+@everywhere
 async def test_an_overdue_task_ends_the_iteration_or_is_killed() -> None:
     async with tasks_running() as (system, tasks):
         begun = system.loop.time()
@@ -131,7 +132,7 @@ async def test_an_overdue_task_ends_the_iteration_or_is_killed() -> None:
         assert system.loop.time() - begun == 10.0
 
 
-@virtual
+@everywhere
 async def test_a_task_that_is_overdue_while_the_consumer_is_away_ends_the_iteration_at_its_return() -> None:
     async with tasks_running() as (_, tasks):
         for late in (7.0, 1000.0):
@@ -148,7 +149,7 @@ async def test_a_task_that_is_overdue_while_the_consumer_is_away_ends_the_iterat
             assert await here(tasks) == []
 
 
-@virtual
+@everywhere
 async def test_a_task_that_cannot_be_killed_does_not_hold_the_stream_up() -> None:
     release = asyncio.Event()
 
@@ -169,7 +170,7 @@ async def test_a_task_that_cannot_be_killed_does_not_hold_the_stream_up() -> Non
         assert await here(tasks) == []
 
 
-@virtual
+@everywhere
 async def test_the_deadline_in_force_is_the_streams_too() -> None:
     async with tasks_running() as (_, tasks):
         with deadline(3.0), pytest.raises(DeadlineExceeded, match="by the deadline in force"):
@@ -178,7 +179,7 @@ async def test_the_deadline_in_force_is_the_streams_too() -> None:
         assert await here(tasks) == []
 
 
-@virtual
+@everywhere
 async def test_leaving_the_iteration_stops_the_tasks() -> None:
     async with tasks_running() as (_, tasks):
         async with aclosing(stream(tasks, wait_then_return, [1.0] + 9 * [50.0], max_concurrency=4)) as answers:
@@ -189,7 +190,7 @@ async def test_leaving_the_iteration_stops_the_tasks() -> None:
         assert await here(tasks) == []
 
 
-@virtual
+@everywhere
 async def test_a_break_is_enough() -> None:
     async with tasks_running() as (_, tasks):
         async for _ in stream(tasks, wait_then_return, [1.0] + 9 * [50.0], max_concurrency=4):
@@ -197,7 +198,7 @@ async def test_a_break_is_enough() -> None:
         assert await here(tasks) == []
 
 
-@virtual
+@everywhere
 async def test_a_cancelled_consumer_stops_the_tasks_and_gives_them_their_time() -> None:
     log: list[int] = []
 
@@ -227,7 +228,7 @@ async def test_a_cancelled_consumer_stops_the_tasks_and_gives_them_their_time() 
 
 @pytest.mark.parametrize("how", ["crash", "kill"])
 def test_the_end_of_its_owner_stops_the_tasks(how: str) -> None:
-    @virtual
+    @everywhere
     async def check() -> None:
         async with tasks_running() as (system, tasks):
             owner = system.whereis("owner", Probe)
@@ -251,7 +252,7 @@ def test_the_end_of_its_owner_stops_the_tasks(how: str) -> None:
     check()
 
 
-@virtual
+@everywhere
 async def test_what_the_items_raise_comes_out_and_stops_the_tasks() -> None:
     def items() -> Iterator[int]:
         yield 0
@@ -264,7 +265,7 @@ async def test_what_the_items_raise_comes_out_and_stops_the_tasks() -> None:
         assert await here(tasks) == []
 
 
-@virtual
+@everywhere
 async def test_a_full_or_dead_supervisor_ends_the_stream_with_its_word() -> None:
     async with tasks_running(max_children=1) as (system, tasks):
         with pytest.raises(TooManyChildren):
@@ -288,7 +289,7 @@ async def test_a_full_or_dead_supervisor_ends_the_stream_with_its_word() -> None
         assert await here(tasks) == []
 
 
-@virtual
+@everywhere
 async def test_options_that_make_no_sense_are_refused_at_once() -> None:
     async with tasks_running() as (_, tasks):
         with pytest.raises(ValueError, match="max_concurrency is at least 1, not 0"):

@@ -6,7 +6,8 @@ import asyncio
 from contextlib import suppress
 
 import pytest
-from support.probes import Boom, turns, virtual
+from support.probes import Boom
+from support.worlds import everywhere, turns
 from task_support import double, fail, for_ever, here, nolink, tasks_running, tidy
 
 from palmette.actors import (
@@ -23,7 +24,7 @@ from palmette.supervisors import Exited, Ok, Task
 # --- results -----------------------------------------------------------------------------------------------------
 
 
-@virtual
+@everywhere
 async def test_a_task_gives_its_result_and_is_gone() -> None:
     async with tasks_running() as (system, tasks):
         task = await nolink(tasks, double, 21)
@@ -35,7 +36,7 @@ async def test_a_task_gives_its_result_and_is_gone() -> None:
         assert system.why(task.path)[-1].reason == Normal()
 
 
-@virtual
+@everywhere
 async def test_a_crash_is_data_for_the_owner_and_hurts_nobody() -> None:
     async with tasks_running(max_restarts=0) as (system, tasks):
         task = await nolink(tasks, fail, "no such tool")
@@ -51,7 +52,7 @@ async def test_a_crash_is_data_for_the_owner_and_hurts_nobody() -> None:
         assert task.answer() == Exited(system.why("/tasks/fail-1")[-1].reason)
 
 
-@virtual
+@everywhere
 async def test_a_task_that_is_not_done_in_time_runs_on() -> None:
     async with tasks_running() as (_, tasks):
         task = await nolink(tasks, double, 1)
@@ -64,7 +65,7 @@ async def test_a_task_that_is_not_done_in_time_runs_on() -> None:
         assert await task.result(float("inf")) == 2
 
 
-@virtual
+@everywhere
 async def test_several_tasks_have_one_timeout_together() -> None:
     async with tasks_running() as (system, tasks):
         begun = system.loop.time()
@@ -79,7 +80,7 @@ async def test_several_tasks_have_one_timeout_together() -> None:
         assert await Task.yield_many(nothing) == []
 
 
-@virtual
+@everywhere
 async def test_a_timeout_makes_sense() -> None:
     async with tasks_running() as (_, tasks):
         task = await nolink(tasks, double, 1)
@@ -90,7 +91,7 @@ async def test_a_timeout_makes_sense() -> None:
                 await task.shutdown(wrong)
 
 
-@virtual
+@everywhere
 async def test_a_function_that_does_not_wait_is_refused_with_the_remedy() -> None:
     async with tasks_running() as (_, tasks):
         task = await nolink(tasks, len, "abc")  # type: ignore[arg-type] # pyright: ignore
@@ -98,7 +99,7 @@ async def test_a_function_that_does_not_wait_is_refused_with_the_remedy() -> Non
             await task.result()
 
 
-@virtual
+@everywhere
 async def test_a_task_that_says_exit_ends_itself_and_not_the_program() -> None:
     async def leave() -> None:
         raise SystemExit(3)
@@ -112,7 +113,7 @@ async def test_a_task_that_says_exit_ends_itself_and_not_the_program() -> None:
 # --- shutdown ----------------------------------------------------------------------------------------------------
 
 
-@virtual
+@everywhere
 async def test_shutdown_lets_a_task_clean_up_in_its_time() -> None:
     async with tasks_running() as (system, tasks):
         log: list[str] = []
@@ -125,7 +126,7 @@ async def test_shutdown_lets_a_task_clean_up_in_its_time() -> None:
         assert await here(tasks) == []
 
 
-@virtual
+@everywhere
 async def test_shutdown_kills_what_takes_too_long() -> None:
     async with tasks_running() as (system, tasks):
         log: list[str] = []
@@ -140,7 +141,7 @@ async def test_shutdown_kills_what_takes_too_long() -> None:
         assert brutal.answer() == Exited(Killed("its owner shut it down"))
 
 
-@virtual
+@everywhere
 async def test_shutdown_returns_what_arrived_before_or_meanwhile() -> None:
     async def stubborn() -> str:
         try:
@@ -173,7 +174,7 @@ async def test_shutdown_returns_what_arrived_before_or_meanwhile() -> None:
         assert isinstance(answer.reason, Crashed)
 
 
-@virtual
+@everywhere
 async def test_a_task_that_swallows_its_cancellation_is_a_zombie_and_holds_nobody_up() -> None:
     release = asyncio.Event()
 

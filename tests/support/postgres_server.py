@@ -21,14 +21,11 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
+from support.debian import NotInstalled, install
 
 USER = "palmette"
 PASSWORD = "geheim-5f1c"
 _DEADLINE = 60.0
-
-
-class NoPostgres(Exception):
-    """Why there can be no server here."""
 
 
 class PostgresServer:
@@ -141,7 +138,7 @@ def postgres_template() -> Iterator[tuple[Path, Path]]:
     """Where the programs are, and the data directory of a server that never ran."""
     try:
         binaries = _binaries()
-    except NoPostgres as error:
+    except NotInstalled as error:
         pytest.skip(str(error))
     with _home() as home:
         yield binaries, PostgresServer(Path(home), binaries).data
@@ -206,14 +203,11 @@ def _give(path: Path, user: pwd.struct_passwd | None) -> None:
 
 
 def _binaries() -> Path:
+    install("postgresql", lambda: _installed() is not None)
     found = _installed()
-    if found is None:
-        _install()
-        found = _installed()
-    if found is None:
-        raise NoPostgres("there is no PostgreSQL server here: neither on PATH nor in /usr/lib/postgresql")
+    assert found is not None
     if os.geteuid() == 0 and shutil.which("setpriv") is None:
-        raise NoPostgres("PostgreSQL refuses to run as root, and there is no setpriv to become another user")
+        raise NotInstalled("PostgreSQL refuses to run as root, and there is no setpriv to become another user")
     return found
 
 
@@ -223,17 +217,3 @@ def _installed() -> Path | None:
     packaged = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name))
     places = [Path(onpath).resolve().parent] if onpath else []
     return next((place for place in (*reversed(packaged), *places) if (place / "postgres").exists()), None)
-
-
-def _install() -> None:
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        raise NoPostgres("there is no PostgreSQL server here; install your system's package `postgresql`")
-    get = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", "postgresql"]
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    done: subprocess.CompletedProcess[str] | None = None
-    for command in (get, ["apt-get", "update", "-qq"], get):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
-        if command is get and done.returncode == 0:
-            return
-    assert done is not None
-    raise NoPostgres(f"apt-get could not install postgresql: {done.stderr.strip()[-300:]}")

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
-from support.virtual_time import run_virtually
+from support.worlds import turns
 
 from palmette.actors import Actor, Crashed, ExitRecord, Reason, Ref, System, TaskDone, endpoint
 from palmette.supervisors import ChildSpec, Supervisor, child
 
-P = ParamSpec("P")
 T = TypeVar("T")
 A = TypeVar("A", bound=Actor)
-
-
-def virtual(test: Callable[P, Coroutine[object, object, None]]) -> Callable[P, None]:
-    """Run an asynchronous test on virtual time; one that waits for what cannot come fails at once."""
-
-    @functools.wraps(test)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        run_virtually(test(*args, **kwargs))
-
-    return run
 
 
 @asynccontextmanager
@@ -40,16 +28,22 @@ def worker(actor: type[A], *args: object, name: str = "it", **options: object) -
     return child(actor, *args, name=name, restart="temporary", **options)  # pyright: ignore[reportArgumentType]
 
 
-async def turns(count: int = 5) -> None:
-    """Let everybody else run who can; takes no time."""
-    for _ in range(count):
-        await asyncio.sleep(0)
+async def begun(*calls: Coroutine[object, object, T]) -> list[asyncio.Task[T]]:
+    """Begin these, each after the one before has come as far as it can."""
+    tasks: list[asyncio.Task[T]] = []
+    for call in calls:
+        tasks.append(asyncio.create_task(call))
+        await turns()
+    return tasks
 
 
 async def ended(ref: Ref[object], timeout: float = 100.0) -> Reason:
-    """Wait for the end of the present incarnation."""
+    """Wait for the end of the present incarnation, or take that of the last one, where nobody lives any more."""
     target = ref._slot.target  # pyright: ignore[reportPrivateUsage]
-    assert target is not None, f"{ref} is dead already"
+    if target is None:
+        reason = ref._slot.last_exit  # pyright: ignore[reportPrivateUsage]
+        assert reason is not None, f"nobody lived at {ref}"
+        return reason
     return await asyncio.wait_for(asyncio.shield(target.ended()), timeout)
 
 
