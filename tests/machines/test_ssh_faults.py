@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 from machines_support import running, tagged, until
-from ssh_support import Stopwatch, directories, nothing_left, own_connections
+from ssh_support import Stopwatch, directories, nothing_left, own_connections, started
 from support.ssh_server import SshServer, running_server
 
 from palmette.machines.contract import ExecResult, Machine
@@ -189,6 +189,20 @@ async def test_after_kill_9_of_the_controller_nothing_is_left_on_the_host(ssh_se
         controller.kill()
         controller.wait(10)
     await nothing_left(ssh_server, controller.pid)
+
+
+async def test_a_program_that_ends_before_it_has_put_anything_into_the_directory_takes_that_with_it(
+    ssh_server: SshServer,
+) -> None:
+    async with started(ssh_server.image()) as backend:
+        channel = await backend.open_channel(["cat"])  # as a runner whose controller dies before it is sent
+        await channel.write(b"x")
+        assert await channel.read() == b"x"
+        assert directories() != []
+        ssh_server.kill_sessions()
+        await until(lambda: directories() == [], "the directory to be gone")
+        assert await channel.read() == b""
+    await nothing_left(ssh_server)
 
 
 async def test_what_a_dead_controller_left_is_reaped_and_the_living_are_not(ssh_server: SshServer) -> None:
