@@ -26,7 +26,7 @@ import termios
 import traceback
 from collections.abc import Callable
 
-from palmette.machines.runner.libc import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, prctl
+from palmette.machines.runner.libc import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, PR_SET_PDEATHSIG, prctl
 from palmette.machines.runner.processes import kill_descendants, kill_tagged, reap, send
 
 EXEC_TAG = "PALMETTE_EXEC"
@@ -167,6 +167,7 @@ def _become(what: Launch) -> None:
 
 
 def _prefer_to_kill() -> None:
+    prctl(PR_SET_DUMPABLE, 1)  # else the file is root's; what it executes would have become so anyway
     try:
         fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
     except OSError:  # no such file, or not ours
