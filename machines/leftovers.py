@@ -63,7 +63,7 @@ async def reap_all(images: Sequence[str] = (), *, owner: str | None = None) -> t
 async def _reap(image: str, owner: str | None) -> Reaped:
     match backend_of(image):
         case "docker":
-            from palmette.machines.docker import reap as reap_docker
+            from palmette.machines.docker_reaper import reap as reap_docker
 
             docker = await reap_docker(owner=owner)
             return Reaped(

@@ -12,7 +12,6 @@ is in the pipes is sent, and the end.
 import fcntl
 import json
 import os
-import pty
 import signal
 import struct
 import termios
@@ -88,7 +87,7 @@ class Job:
         theirs: list[int] = []
         try:
             if size is not None:
-                master, slave = pty.openpty()
+                master, slave = os.openpty()
                 theirs.append(slave)
                 self._stdin = os.dup(master)
                 loop.owned.update((master, slave, self._stdin))

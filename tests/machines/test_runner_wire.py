@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from palmette.machines.backend import Place
 from palmette.machines.runner import wire
-from palmette.machines.session import Session, SessionEnded, Specification
+from palmette.machines.runner_records import Specification
+from palmette.machines.session import Session, SessionEnded
 
 FRAMES = st.lists(
     st.tuples(st.sampled_from(sorted(wire.FROM_RUNNER)), st.integers(0, 2**32 - 1), st.binary(max_size=200)),
