@@ -61,17 +61,16 @@ importlib.import_module(ENTRY).main()
 @cache
 def payload() -> bytes:
     """What the loader reads first."""
-    return program(MODULES)
+    return program(MODULES, "runner.main")
 
 
-def program(names: Sequence[str]) -> bytes:
-    """What :func:`loader` reads: modules below ``palmette.machines``; ``main()`` of the last is run."""
+def program(names: Sequence[str], entry: str) -> bytes:
+    """What :func:`loader` reads: modules below ``palmette.machines``; ``main()`` of ``entry`` is run."""
     sources: dict[str, str | None] = dict.fromkeys(("palmette", "palmette.machines", "palmette.machines.runner"))
     for name in names:
         package, _, file = f"palmette.machines.{name}".rpartition(".")
         sources[f"{package}.{file}"] = (files(package) / f"{file}.py").read_text("utf-8")
-    entry = f"ENTRY = 'palmette.machines.{names[-1]}'\n"
-    return json.dumps([entry + _FIRST, sources]).encode("ascii")
+    return json.dumps([f"ENTRY = 'palmette.machines.{entry}'\n{_FIRST}", sources]).encode("ascii")
 
 
 def loader(source: bytes) -> list[str]:

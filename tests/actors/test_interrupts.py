@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from support.probes import Probe, actor_of, ended, last_exit, running, worker
-from support.worlds import everywhere, turns
+from support.worlds import everywhere, took, turns
 
 from palmette.actors import Actor, ActorDied, Crashed, Killed, Reason, Shutdown, endpoint
 from palmette.supervisors import StartRefused, Supervisor
@@ -158,6 +158,32 @@ def test_a_task_that_cleans_up_is_cancelled_once_however_its_actor_ends(how: str
             assert system.loop.time() == 2
 
     check()
+
+
+@everywhere
+async def test_a_task_that_starts_another_to_clean_up_leaves_none_behind() -> None:
+    log: list[str] = []
+    async with running(worker(Tidy, log)) as system:
+        system.kill_grace = 10
+        ref = system.whereis("it", Tidy)
+        actor = actor_of(ref)
+
+        async def first() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0)
+                actor.start_task(actor.tidy())
+                actor.send_after(1, "never")
+                await asyncio.sleep(0)
+
+        actor.start_task(first())
+        await turns()
+        await ref.stop()
+        assert log == ["tidied"]
+        assert took(2)
+        await asyncio.sleep(2)
+        assert system.statistics().dead_letters == 0
 
 
 @everywhere
