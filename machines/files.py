@@ -118,6 +118,7 @@ def remove_tree(path: str) -> None:
         if os.path.lexists(path):  # something inside went away under us: once more from the top
             shutil.rmtree(path)
     except PermissionError:
+        os.chmod(path, 0o700)
         for directory, _, _ in os.walk(path):
             for entry in os.scandir(directory):
                 if entry.is_dir(follow_symlinks=False):
