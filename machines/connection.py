@@ -178,14 +178,14 @@ class Connection:
 
     async def _judge(self, session: Session) -> Evidence:
         end = session.ended.result()
-        evidence = await self.examine()
-        if evidence is not None:
-            raise MachineLost(f"machine {self._machine} is lost, {end.seen}", evidence)
-        if end.expired:
+        if end.expired:  # whatever the place looks like by now: this is why
             raise MachineLost(
                 f"machine {self._machine} is lost",
                 Evidence(cause="expired", detail="nothing was heard of its controller for longer than the lease"),
             )
+        evidence = await self.examine()
+        if evidence is not None:
+            raise MachineLost(f"machine {self._machine} is lost, {end.seen}", evidence)
         if end.forged:
             raise MachineLost(
                 f"machine {self._machine} is lost: {end.seen}",
