@@ -174,6 +174,8 @@ class Connection:
             session = self._session
             assert session is not None, "open() came before"
             await asyncio.shield(session.ended)
+            if self._lost is not None:
+                return
             try:
                 evidence = await self._judge(session)
                 await session.close()
@@ -190,14 +192,14 @@ class Connection:
 
     async def _judge(self, session: Session) -> Evidence:
         end = session.ended.result()
-        evidence = await self.examine()
-        if evidence is not None:
-            raise MachineLost(f"machine {self._machine} is lost, {end.seen}", evidence)
-        if end.expired:
+        if end.expired:  # whatever the place looks like by now: this is why
             raise MachineLost(
                 f"machine {self._machine} is lost",
                 Evidence(cause="expired", detail="nothing was heard of its controller for longer than the lease"),
             )
+        evidence = await self.examine()
+        if evidence is not None:
+            raise MachineLost(f"machine {self._machine} is lost, {end.seen}", evidence)
         if end.forged:
             raise MachineLost(
                 f"machine {self._machine} is lost: {end.seen}",
@@ -223,15 +225,19 @@ class Connection:
             session.ping()
             if loop.time() >= due:
                 due = loop.time() + lease / 3
-                try:
-                    async with asyncio.timeout(lease):
-                        await self._backend.renew(lease)
-                except (MachineError, TimeoutError) as error:
-                    session.abandon(f"its life could not be made longer: {error or 'no answer'}")
+                await self._make_longer(lease)
             asked = loop.time()
             await asyncio.wait([session.ended], timeout=period)
             if not session.ended.done() and not self._still and asked - session.heard_at > SILENCE:
                 session.abandon(f"the runner said nothing for {SILENCE:g} s")
+
+    async def _make_longer(self, lease: float) -> None:
+        try:
+            async with asyncio.timeout(lease):
+                await self._backend.renew(lease)
+        except TimeoutError:
+            detail = f"nobody answered for {lease:g} s when its life was to be made longer"
+            raise MachineLost(f"machine {self._machine} is lost", Evidence(cause="expired", detail=detail)) from None
 
     def _lose(self, error: MachineLost) -> None:
         if self._lost is None:

@@ -183,6 +183,8 @@ class Job:
     def _read(self, fd: int) -> bool:
         """One piece; whether there may be more at once."""
         room = wire.PIECE if self._keep is not None or self._status is not None else min(wire.PIECE, self._credit)
+        if room <= 0:
+            return False
         try:
             chunk = os.read(fd, room)
         except BlockingIOError:

@@ -102,6 +102,7 @@ class Runner:
         while self._jobs and time.monotonic() < until:
             self._loop.turn(min(until, *(job.due for job in self._jobs.values())))
             self._tend()
+        self._loop.flush()
         kill_descendants()
         if self._temporary:
             remove_tree(self._root)

@@ -180,6 +180,9 @@ async def test_a_lease_that_runs_out_ends_everything_inside(bench: Bench, monkey
     assert (seen.cause, seen.agents_doing) == ("expired", False)
     await until(lambda: not backend.root.exists(), "the place to be tidied up")
     assert running(word) == []
+    machine, backend = await bench.started(lease=0.5)
+    await until(lambda: not backend.root.exists(), "an idle place to be tidied up")
+    assert (await evidence_of(machine.list())).cause == "expired"
 
 
 async def test_a_controller_that_is_gone_leaves_nothing_behind(bench: Bench) -> None:
