@@ -1,6 +1,7 @@
 """The kernel: actors, references, exits, links, monitors, timers, the registry, process nodes."""
 
 from palmette.actors.actor import Actor, ReplyToken
+from palmette.actors.collector import tune_collector
 from palmette.actors.deadlines import deadline, time_left
 from palmette.actors.endpoints import Endpoint, endpoint
 from palmette.actors.errors import (
@@ -8,15 +9,19 @@ from palmette.actors.errors import (
     ActorError,
     BadCall,
     DeadlineExceeded,
+    Decline,
+    Draining,
     MailboxFull,
     NameTaken,
     NodeError,
     PalmetteError,
     Refused,
     StartFailed,
+    StashFull,
 )
 from palmette.actors.exits import (
     Crashed,
+    Declined,
     Killed,
     MaxRestarts,
     NoProcess,
@@ -28,28 +33,38 @@ from palmette.actors.exits import (
     is_graceful,
     root_cause,
 )
-from palmette.actors.introspection import DeadLetter, ExitRecord, SystemStatistics, TreeNode
+from palmette.actors.heartbeat import Heartbeat
+from palmette.actors.introspection import BlockRecord, DeadLetter, ExitRecord, SystemStatistics, TreeNode
 from palmette.actors.messages import ChildExit, Down, Exit, TaskDone
 from palmette.actors.ref import Ref
-from palmette.actors.registry import Registered, Registry, Unregistered
+from palmette.actors.registry import Member, Registered, Registry, Unregistered
+from palmette.actors.running import run
+from palmette.actors.state import ActorState
 from palmette.actors.system import System
 
 __all__ = [
     "Actor",
     "ActorDied",
     "ActorError",
+    "ActorState",
     "BadCall",
+    "BlockRecord",
     "ChildExit",
     "Crashed",
     "DeadLetter",
     "DeadlineExceeded",
+    "Decline",
+    "Declined",
     "Down",
+    "Draining",
     "Endpoint",
     "Exit",
     "ExitRecord",
+    "Heartbeat",
     "Killed",
     "MailboxFull",
     "MaxRestarts",
+    "Member",
     "NameTaken",
     "NoProcess",
     "NodeError",
@@ -63,6 +78,7 @@ __all__ = [
     "ReplyToken",
     "Shutdown",
     "StartFailed",
+    "StashFull",
     "System",
     "SystemStatistics",
     "TaskDone",
@@ -74,5 +90,7 @@ __all__ = [
     "endpoint",
     "is_graceful",
     "root_cause",
+    "run",
     "time_left",
+    "tune_collector",
 ]

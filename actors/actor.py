@@ -27,10 +27,12 @@ handler ends the actor, its callers learn of it at once, and its supervisor deci
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, ClassVar, Generic, Self, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, Generic, NoReturn, Self, TypeVar, cast
 
 from palmette.actors.errors import Refused
 from palmette.actors.exits import Normal, Reason
+from palmette.actors.stash import stash, unstash_all
+from palmette.actors.state import attributes_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -48,16 +50,16 @@ class ReplyToken(Generic[T]):
 
     __slots__ = ("_future", "_owed")
 
-    def __init__(self, future: asyncio.Future[object] | None, owed: set[ReplyToken[object]]) -> None:
+    def __init__(self, future: asyncio.Future[object] | None, owed: dict[ReplyToken[object], None]) -> None:
         self._future = future
         self._owed = owed
         if future is not None:
-            owed.add(cast("ReplyToken[object]", self))
+            owed[cast("ReplyToken[object]", self)] = None
             future.add_done_callback(self._settled)
 
     def _settled(self, _: asyncio.Future[object]) -> None:
         # Also where the caller gave up: its token is owed to nobody.
-        self._owed.discard(cast("ReplyToken[object]", self))
+        self._owed.pop(cast("ReplyToken[object]", self), None)
 
     def reply(self, value: T) -> None:
         """Answer the caller, if it still waits."""
@@ -68,6 +70,11 @@ class ReplyToken(Generic[T]):
         """Make the caller's call raise ``error``, if it still waits."""
         if self._future is not None and not self._future.done():
             self._future.set_exception(error)
+
+    def when_settled(self, then: Callable[[], None]) -> None:
+        """For the kernel: call ``then`` once the reply is owed no more."""
+        if self._future is not None:
+            self._future.add_done_callback(lambda _: then())
 
     def is_wanted(self) -> bool:
         """Whether somebody still waits for the reply."""
@@ -80,6 +87,9 @@ class Actor:
     trap_exit: bool = False
     """Whether a linked actor's end arrives as an :class:`Exit` message instead of ending this one."""
 
+    stash_capacity: ClassVar[int] = 1000
+    """Messages that :meth:`stash` may put aside."""
+
     waits_in_place: ClassVar[bool] = False
     """For the kernel's own actors: see :mod:`palmette.actors.eager`."""
 
@@ -89,7 +99,10 @@ class Actor:
     # --- hooks -------------------------------------------------------------------------------------------------
 
     async def started(self) -> None:
-        """Runs before anybody may talk to the actor; its starter waits. To raise here is to fail the start."""
+        """Runs before anybody may talk to the actor; its starter waits.
+
+        To raise here is to fail the start; to raise :class:`Decline` is to say that there is nothing to do here.
+        """
 
     async def continued(self) -> None:
         """Runs right after the start, before any queued message: the place for slow preparations."""
@@ -104,9 +117,16 @@ class Actor:
     async def stopping(self, reason: Reason) -> None:
         """Runs when the actor ends by itself, by request or by crash; not when it is killed.
 
-        Also where ``started`` raised, so that it can undo what was begun; not where ``__init__`` did. Under a
-        supervisor it has the ``shutdown`` seconds of the child's spec.
+        Also where ``started`` raised or declined, so that it can undo what was begun; not where ``__init__`` did.
+        Under a supervisor it has the ``shutdown`` seconds of the child's spec.
         """
+
+    def describe_state(self) -> object:
+        """What :meth:`Ref.state` shows of this actor: plain data or a Struct, without secrets. Must not change it.
+
+        The default shows all attributes as text, abridged; texts that by their names may be secrets are left out.
+        """
+        return attributes_of(self)
 
     # --- about oneself -----------------------------------------------------------------------------------------
 
@@ -126,6 +146,22 @@ class Actor:
     def stop(self, reason: Reason | None = None) -> None:
         """End after the present handler; without a reason, as ``Normal``."""
         self._cell.stop(reason if reason is not None else Normal())
+
+    def stash(self) -> NoReturn:
+        """Put the message or call that is being handled aside, until :meth:`unstash_all`.
+
+        It ends the handler, which is begun anew when its message comes back. A call keeps its deadline, and is dropped
+        when it is late. At the incarnation's end all that is stashed fares as the mailbox does.
+
+        Raises:
+            StashFull: ``stash_capacity`` messages are there. An endpoint that lets it out refuses its caller.
+            RuntimeError: called from a task beside the handler.
+        """
+        stash(self._cell, self.stash_capacity)
+
+    def unstash_all(self) -> None:
+        """Have everything that was stashed handled next, in its old order, ahead of the mailbox."""
+        unstash_all(self._cell)
 
     # --- others ------------------------------------------------------------------------------------------------
 

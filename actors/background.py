@@ -10,8 +10,9 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING
 
+from palmette.actors import ending
 from palmette.actors.deadlines import set_deadline
-from palmette.actors.exits import Killed, reason_of
+from palmette.actors.exits import Killed, Reason, reason_of
 from palmette.actors.messages import TaskDone
 
 if TYPE_CHECKING:
@@ -21,15 +22,22 @@ if TYPE_CHECKING:
 class Background:
     """See the module's text."""
 
-    __slots__ = ("_cell", "_tasks", "_timers")
+    __slots__ = ("_cell", "_tasks", "_timers", "failure", "promised")
 
     def __init__(self, cell: Cell) -> None:
         self._cell = cell
-        self._timers: set[asyncio.TimerHandle] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._timers: set[asyncio.TimerHandle] | None = None
+        self._tasks: dict[asyncio.Task[None], Coroutine[object, object, object]] = {}
+        """With the work of each, which a task that is cancelled before its first step never awaits."""
+        self.failure: Reason | None = None
+        """Of a task, while its actor was ending already."""
+        self.promised = 0
+        """Tasks whose results are yet to come as messages."""
 
     def send_after(self, seconds: float, message: object) -> Callable[[], None]:
         """Deliver ``message`` later; the returned function calls it off."""
+        if self._timers is None:
+            self._timers = set()
         timers = self._timers
 
         def fire() -> None:
@@ -53,13 +61,12 @@ class Background:
         task = self._cell.system.loop.create_task(
             self._run(work, tag), name=f"{self._cell.slot.path}:{tag or ''}", context=context
         )
-        self._tasks.add(task)
+        self._tasks[task] = work
+        task.add_done_callback(self._forget, context=context)
+        self.promised += tag is not None
 
-        def forget(task: asyncio.Task[None]) -> None:
-            self._tasks.discard(task)
-            work.close()  # a task that is cancelled before its first step never awaits it
-
-        task.add_done_callback(forget)
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task).close()
 
     async def _run(self, work: Coroutine[object, object, object], tag: str | None) -> None:
         cell = self._cell
@@ -68,19 +75,30 @@ class Background:
         except asyncio.CancelledError:
             cell.crash(Killed(f"its task {tag or ''!r} was cancelled"))  # counts only if the cell is not ending already
             raise
-        except GeneratorExit:
-            raise
-        except BaseException as error:  # noqa: BLE001 - an owned task's crash is its actor's
-            cell.crash(reason_of(error))
+        except BaseException as error:
+            if ending.is_being_closed(cell, error):
+                raise
+            if cell.ending is None and cell.kill_reason is None:
+                cell.crash(reason_of(error))  # an owned task's crash is its actor's
+            else:
+                self.failure = self.failure or reason_of(error)  # its clean-up failed
         else:
             if tag is not None:
+                self.promised -= 1
                 cell.post(TaskDone(tag, value))
+
+    def owns(self, task: asyncio.Task[object]) -> bool:
+        """Whether it is one of these."""
+        return task in self._tasks
 
     def close(self) -> set[asyncio.Task[None]]:
         """Cancel everything; the tasks that have yet to end."""
-        for timer in self._timers:
-            timer.cancel()
-        self._timers.clear()
+        if self._timers is not None:
+            for timer in self._timers:
+                timer.cancel()
+            self._timers.clear()
         for task in self._tasks:
-            task.cancel()
-        return set(self._tasks)
+            # Once: whoever ends the actor after somebody else did must not break what the task does to clean up.
+            if not task.cancelling():
+                task.cancel()
+        return {task for task in self._tasks if not task.done()}

@@ -9,9 +9,9 @@ Most actors have neither, so a cell makes this object on first use.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from palmette.actors.exits import NoProcess, Normal, Reason
+from palmette.actors.exits import Declined, NoProcess, Normal, Reason
 from palmette.actors.messages import Down, Exit
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Bonds:
         actor = self.cell.actor
         if actor is not None and actor.trap_exit:
             self.cell.post(Exit(ref, reason))
-        elif not isinstance(reason, Normal):
+        elif not isinstance(reason, Normal | Declined):
             self.cell.kill(reason)
 
     # --- the end -------------------------------------------------------------------------------------------------
@@ -99,3 +99,46 @@ class Bonds:
         for monitor, slot in monitoring.items():
             if slot.target is not None:
                 slot.target.remove_monitor(self.cell, monitor)
+
+
+class Bonded:
+    """What has bonds: the part of a cell that others watch and link themselves to."""
+
+    __slots__ = ("_bonds",)
+
+    _bonds: Bonds | None
+
+    @property
+    def bonds(self) -> Bonds:
+        """Links and monitors."""
+        if self._bonds is None:
+            self._bonds = Bonds(cast("Cell", self))
+        return self._bonds
+
+    @property
+    def links(self) -> tuple[Linked, ...]:
+        """The other ends of this one's links."""
+        return () if self._bonds is None else tuple(self._bonds.links)
+
+    def add_monitor(self, watcher: Watcher, monitor: int) -> None:
+        self.bonds.watchers[(watcher, monitor)] = None
+
+    def remove_monitor(self, watcher: Watcher, monitor: int) -> None:
+        self.bonds.watchers.pop((watcher, monitor), None)
+
+    def down(self, ref: Ref[object], reason: Reason, monitor: int) -> None:
+        self.bonds.down(ref, reason, monitor)
+
+    def add_link(self, other: Linked) -> None:
+        self.bonds.links[other] = None
+
+    def remove_link(self, other: Linked) -> None:
+        self.bonds.links.pop(other, None)
+
+    def exit_signal(self, ref: Ref[object], reason: Reason) -> None:
+        self.bonds.exit_signal(ref, reason)
+
+    def announce(self, ref: Ref[object], reason: Reason) -> None:
+        """Its end, to everybody whom it concerns."""
+        if self._bonds is not None:
+            self._bonds.announce(ref, reason)

@@ -7,8 +7,8 @@ actors cost a thousand small objects, and a handler runs inside a real task, whe
 Kernel operations (stop, kill, monitor, statistics) act on the cell directly and never pass through user handlers: the
 loop is one thread, so they always see a consistent cell. That is the *system lane* of DESIGN §4.
 
-States: ``starting → running → stopping → dead``, and ``zombie`` for a cell that was killed while its code still runs
-(a coroutine that swallows its cancellation); its end is announced only when the code is really gone.
+States: ``starting → running → (draining →) stopping → dead``, and ``zombie`` for a cell that was killed while its code
+still runs (a coroutine that swallows its cancellation); its end is announced only when the code is really gone.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ from typing import TYPE_CHECKING, Final
 from palmette.actors import ending, starting
 from palmette.actors.actor import Actor, ReplyToken
 from palmette.actors.background import Background
-from palmette.actors.bonds import Bonds
-from palmette.actors.deadlines import set_deadline
+from palmette.actors.deadlines import get_deadline, set_deadline
 from palmette.actors.endpoints import Endpoint, table_of
 from palmette.actors.errors import DeadlineExceeded, Refused, StartFailed
 from palmette.actors.exits import Killed, NoProcess, Reason, reason_of
 from palmette.actors.introspection import State
+from palmette.actors.lane import TAKING, Steered
 from palmette.actors.mailbox import Mailbox
 from palmette.actors.messages import Request
 from palmette.actors.slot import CURRENT
+from palmette.actors.stash import PutAside
 
 if TYPE_CHECKING:
     from palmette.actors.ref import Ref
-    from palmette.actors.slot import Linked, Slot, Watcher
+    from palmette.actors.slot import Slot
     from palmette.actors.system import System
 
 FAIR_SHARE: Final = 128
@@ -42,19 +43,20 @@ BUSY: Final = 8
 """Messages after which a cell's task is worth keeping while it is idle."""
 
 
-class Cell:
+class Cell(Steered):
     """See the module's text. Built by :meth:`System.start_actor` only."""
 
     __slots__ = (
-        "_background", "_bonds", "_code_ended", "_grace", "_halted", "_queue", "_state", "_table", "actor", "born",
+        "_background", "_code_ended", "_grace", "_queue", "_table", "actor", "born",
         "children", "context", "current", "ended_future", "ending", "entered", "handled", "has_place", "hook",
         "incarnation", "kill_reason", "kind", "mailbox", "owed", "parent", "parked", "slot", "starting",
-        "stop_timeout", "suspended", "system", "task",
+        "stop_timeout", "system", "task",
     )  # fmt: skip
 
     def __init__(
         self, system: System, slot: Slot, parent: Cell | None, cls: type[Actor], options: starting.StartOptions
     ) -> None:
+        self._bonds = None
         self.system = system
         self.slot = slot
         self.parent = parent
@@ -81,21 +83,21 @@ class Cell:
         self.born = system.loop.time()
         self.children: dict[str, Slot] | None = None
         self._queue = self.mailbox.queue
-        self._state: State = "starting"
+        self._state = "starting"
         self._halted = False
-        """Whether the engine is to take no further message: it ends, or is suspended."""
         self.entered = False
         """Whether the present task has begun to run."""
         self._code_ended = False
         self.starting: asyncio.Future[None] | None = None
         self._grace: asyncio.TimerHandle | None = None
-        self.owed: set[ReplyToken[object]] | None = None
-        self._bonds: Bonds | None = None
+        self.owed: dict[ReplyToken[object], None] | None = None
         self._background: Background | None = None
+        self.lane = None
         self._table = table_of(cls)
         self.context = copy_context()
         self.context.run(CURRENT.set, self)
-        self.context.run(set_deadline, None)
+        if get_deadline() is not None:
+            self.context.run(set_deadline, None)  # its starter's deadline is not its own
 
     # --- the engine ----------------------------------------------------------------------------------------------
 
@@ -106,9 +108,14 @@ class Cell:
             self.parked = None
             if not parked.done():
                 parked.set_result(True)
-        elif self.task is None and self._state == "running":
+        elif self.task is None and self._state in TAKING:
             self.entered = False
             self.task = self.system.loop.create_task(self.run(None), context=self.context)
+
+    def look(self) -> None:
+        """Start working if there is something in the mailbox and nobody does it."""
+        if self._queue and not self._halted:
+            self.wake()
 
     async def run(self, first: Coroutine[object, object, None] | None) -> None:
         """Run ``first``, then work off the mailbox, and end if there is a reason to."""
@@ -123,9 +130,9 @@ class Cell:
                 return
             reason = self.kill_reason or self.ending
             assert reason is not None
-        except GeneratorExit:
-            raise  # the loop was closed under us: nothing can be awaited any more
-        except BaseException as error:  # noqa: BLE001 - whatever leaves a handler is the actor's exit reason
+        except BaseException as error:
+            if ending.is_being_closed(self, error):
+                raise
             interrupted = isinstance(error, asyncio.CancelledError) and self.ending is not None
             reason = self.kill_reason or (self.ending if interrupted else None) or reason_of(error)
         await ending.terminate(self, reason, announce=True)
@@ -146,7 +153,9 @@ class Cell:
                     bounded = False
                 if self.ending is not None or self.kill_reason is not None:
                     return True
-                if self.handled < BUSY:
+                if self.lane is not None and self.lane.step():
+                    continue
+                if self.handled < BUSY or self._state == "draining":
                     self.task = None
                     return False
                 if not await self.system.parking.park(self):
@@ -163,7 +172,10 @@ class Cell:
                 if bounded:
                     set_deadline(None)
                     bounded = False
-                await actor.receive(message)
+                try:
+                    await actor.receive(message)
+                except PutAside:
+                    mailbox.stash(message)
                 continue
             reply = message.reply
             if reply is not None:
@@ -191,6 +203,10 @@ class Cell:
                     raise
                 if not message.fail(error):
                     self.system.dead_letter(self.slot.path, message)
+            except PutAside:
+                if self.current is None:  # pyright: ignore[reportUnnecessaryComparison] - see reply_later
+                    raise RuntimeError("stash() after reply_later(): this request's answer is promised") from None
+                mailbox.stash(message)
             else:
                 owing: Request | None = self.current  # none where the handler has promised to reply later
                 if reply is not None and owing is not None and not reply.done():  # pyright: ignore[reportUnnecessaryComparison]
@@ -210,8 +226,10 @@ class Cell:
 
     @property
     def state(self) -> State:
-        if self._state == "running" and self._halted:
-            return "stopping" if self.ending is not None or self.kill_reason is not None else "suspended"
+        if self._state in TAKING and self._halted:
+            if self.ending is not None or self.kill_reason is not None:
+                return "stopping"
+            return "suspended" if self.suspended else self._state
         return self._state
 
     def request(self, request: Request) -> None:
@@ -221,8 +239,7 @@ class Cell:
             self._queue.append(request)
             parked.set_result(True)
             return
-        if self._state == "dead" or self._state == "zombie":
-            self.system.undeliverable(self.slot.path, request, self.kill_reason or NoProcess(self.slot.path))
+        if self._state != "running" and self._turns_away(request):
             return
         if self.mailbox.capacity is None:
             self._queue.append(request)
@@ -234,18 +251,29 @@ class Cell:
             self.wake()
 
     def post(self, message: object) -> None:
-        if self._state == "dead" or self._state == "zombie":
-            self.system.dead_letter(self.slot.path, message)
+        if self._state != "running" and self._turns_away(message):
             return
         self._queue.append(message)
         if (self.parked is not None or self.task is None) and not self._halted:
             self.wake()
 
+    def _turns_away(self, message: object) -> bool:
+        """Whether a message is refused; the sender has been told then."""
+        if self._state == "draining":
+            return self.lane is not None and self.lane.turns_away(message)
+        if self._state not in ("dead", "zombie"):
+            return False
+        if isinstance(message, Request):
+            self.system.undeliverable(self.slot.path, message, self.kill_reason or NoProcess(self.slot.path))
+        else:
+            self.system.dead_letter(self.slot.path, message)
+        return True
+
     def stop(self, reason: Reason) -> None:
         if self.ending is None:
             self.ending = reason
             self._halted = True
-            if self.task is None and self._state == "running":
+            if self.task is None and self._state in TAKING:
                 self.system.loop.call_soon(ending.finish, self)
             else:
                 self.wake()
@@ -254,7 +282,7 @@ class Cell:
         """End with ``reason`` at once: the present handler is interrupted, ``stopping`` still runs."""
         if self.ending is None and self.kill_reason is None:
             self.stop(reason)
-            if self.task is not None and self.entered and self._state in ("starting", "running"):
+            if self.task is not None and self.entered and self._state in ("starting", *TAKING):
                 self.task.cancel()
 
     def kill(self, reason: Reason) -> None:
@@ -271,17 +299,6 @@ class Cell:
             self.task.cancel()
         self.expect_end()
 
-    def suspend(self) -> None:
-        """Take no further message until :meth:`resume`; the present handler runs on. Idempotent."""
-        self.suspended = True
-        self._halted = True
-
-    def resume(self) -> None:
-        """Go on after :meth:`suspend`."""
-        self.suspended = False
-        self._halted = self.ending is not None or self.kill_reason is not None
-        self.wake()
-
     def ended(self) -> asyncio.Future[Reason]:
         if self.ended_future is None:
             self.ended_future = self.system.loop.create_future()
@@ -289,7 +306,7 @@ class Cell:
                 self.ended_future.set_result(self.ending or NoProcess(self.slot.path))
         return self.ended_future
 
-    # --- links, monitors, timers, tasks, owed replies -----------------------------------------------------------------
+    # --- timers, tasks, owed replies ---------------------------------------------------------------------------------
 
     @property
     def path(self) -> str:
@@ -299,47 +316,25 @@ class Cell:
         return self.system.ref(self.slot)
 
     @property
-    def bonds(self) -> Bonds:
-        """Links and monitors."""
-        if self._bonds is None:
-            self._bonds = Bonds(self)
-        return self._bonds
-
-    @property
-    def links(self) -> tuple[Linked, ...]:
-        """The other ends of this one's links."""
-        return () if self._bonds is None else tuple(self._bonds.links)
-
-    @property
     def background(self) -> Background:
         """Timers and tasks."""
         if self._background is None:
             self._background = Background(self)
         return self._background
 
-    def add_monitor(self, watcher: Watcher, monitor: int) -> None:
-        self.bonds.watchers[(watcher, monitor)] = None
+    def owns(self, task: asyncio.Task[object]) -> bool:
+        """Whether ``task`` runs its handlers, its hook or work beside its mailbox."""
+        return task in (self.task, self.hook) or (self._background is not None and self._background.owns(task))
 
-    def remove_monitor(self, watcher: Watcher, monitor: int) -> None:
-        self.bonds.watchers.pop((watcher, monitor), None)
-
-    def down(self, ref: Ref[object], reason: Reason, monitor: int) -> None:
-        self.bonds.down(ref, reason, monitor)
-
-    def add_link(self, other: Linked) -> None:
-        self.bonds.links[other] = None
-
-    def remove_link(self, other: Linked) -> None:
-        self.bonds.links.pop(other, None)
-
-    def exit_signal(self, ref: Ref[object], reason: Reason) -> None:
-        self.bonds.exit_signal(ref, reason)
+    def owes_results(self) -> bool:
+        """Whether tasks of it are to report to it."""
+        return self._background is not None and self._background.promised > 0
 
     def reply_later(self) -> ReplyToken[object]:
         if self.current is None:
             raise RuntimeError("reply_later() belongs inside an endpoint, once per request")
         if self.owed is None:
-            self.owed = set()
+            self.owed = {}
         token: ReplyToken[object] = ReplyToken(self.current.reply, self.owed)
         self.current = None
         return token
@@ -349,6 +344,8 @@ class Cell:
     def set_running(self) -> None:
         """It may be talked to."""
         self._state = "running"
+        if self.lane is not None:
+            self.lane.started()
 
     def begin_ending(self, reason: Reason) -> None:
         """No further message is taken."""
@@ -390,7 +387,6 @@ class Cell:
 
     def announce(self, ref: Ref[object], reason: Reason) -> None:
         """Tell everybody who watches."""
-        if self._bonds is not None:
-            self._bonds.announce(ref, reason)
+        super().announce(ref, reason)
         if self.ended_future is not None and not self.ended_future.done():
             self.ended_future.set_result(reason)

@@ -33,11 +33,13 @@ async def terminate(cell: Cell, reason: Reason, *, announce: bool) -> None:
     cell.begin_ending(reason)
     if cell.kill_reason is None and cell.actor is not None and type(cell.actor).stopping is not Actor.stopping:
         reason = await _run_hook(cell, cell.actor, reason)
-    tasks = cell.stop_background()
-    if tasks:
+    while tasks := cell.stop_background():  # again: what cleans up may start another
         # Whatever ends an actor, a task that will not be cancelled makes it a zombie after the usual grace.
         cell.expect_end()
         await settle(tasks)
+        failure = cell.background.failure
+        if failure is not None:
+            reason = _added(reason, failure, "a task of its own")
     cell.code_has_ended()
     await end_children(cell)
     finalize(cell, cell.kill_reason or reason, announce=announce)
@@ -63,14 +65,15 @@ async def _run_hook(cell: Cell, actor: Actor, reason: Reason) -> Reason:
     if actor.waits_in_place:
         step = context.run(first_step, work)
         if isinstance(step, Done):
-            return reason if step.value is None else _added(reason, step.value)
+            return reason if step.value is None else _added(reason, step.value, "stopping()")
         work = step
     hook = cell.system.loop.create_task(work, context=context)
     cell.hook = hook
     await settle([hook], timeout=cell.stop_timeout)
     late = not hook.done()
     if late:
-        hook.cancel()
+        if not hook.cancelling():  # a kill has been there
+            hook.cancel()
         cell.expect_end()
         await settle([hook])
     cell.hook = None
@@ -78,13 +81,13 @@ async def _run_hook(cell: Cell, actor: Actor, reason: Reason) -> Reason:
         failure: Reason | None = Killed(f"its stopping() took longer than {cell.stop_timeout:g} s")
     else:
         failure = Killed("its stopping() was cancelled") if hook.cancelled() else hook.result()
-    return reason if failure is None else _added(reason, failure)
+    return reason if failure is None else _added(reason, failure, "stopping()")
 
 
-def _added(reason: Reason, failure: Reason) -> Reason:
-    """The reason of an end whose hook failed, too."""
+def _added(reason: Reason, failure: Reason, what: str) -> Reason:
+    """The reason of an end in which something failed, too."""
     if isinstance(reason, Crashed):
-        return msgspec.structs.replace(reason, text=f"{reason.text} (then stopping() failed: {describe(failure)})")
+        return msgspec.structs.replace(reason, text=f"{reason.text} (then {what} failed: {describe(failure)})")
     return failure if is_graceful(reason) else reason
 
 
@@ -92,11 +95,25 @@ async def _outcome(actor: Actor, reason: Reason) -> Reason | None:
     # SystemExit must not leave a task: the loop would let it through and end the program.
     try:
         await actor.stopping(reason)
-    except GeneratorExit:
-        raise
-    except BaseException as error:  # noqa: BLE001 - whatever leaves the hook is an exit reason
-        return reason_of(error)
+    except BaseException as error:
+        if is_being_closed(actor._cell, error):  # pyright: ignore[reportPrivateUsage]
+            raise
+        return reason_of(error)  # whatever leaves the hook is an exit reason
     return None
+
+
+def is_being_closed(cell: Cell, error: BaseException) -> bool:
+    """Whether the coroutine that sees ``error`` is closed from outside, as when the loop was closed under it.
+
+    Nothing can be awaited any more then. A ``GeneratorExit`` that an actor's own code raises is a crash like any other.
+    """
+    if not isinstance(error, GeneratorExit):
+        return False
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return True
+    return task is None or not cell.owns(task)
 
 
 async def end_children(cell: Cell) -> None:
@@ -169,6 +186,9 @@ def disappoint(cell: Cell, reason: Reason) -> None:
         token.fail(died)
     if cell.current is not None:
         cell.current.fail(died)
+        cell.current = None
+    if cell.lane is not None:
+        cell.lane.close(cell.slot.path, reason)
     for message in cell.mailbox.drain():
         if isinstance(message, Request):
             cell.system.undeliverable(cell.slot.path, message, reason)

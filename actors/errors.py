@@ -8,8 +8,11 @@
         ├── DeadlineExceeded   no reply in time; a late one is dropped
         ├── Refused            the callee turned this one request down and lives on
         │   ├── BadCall        unknown endpoint, or arguments that do not fit it
-        │   └── MailboxFull    a bounded mailbox is at its bound
+        │   ├── MailboxFull    a bounded mailbox is at its bound
+        │   ├── StashFull      an actor has put aside as much as it may
+        │   └── Draining       an actor finishes what it has and takes nothing new
         ├── StartFailed        an actor (or a whole tree) could not start
+        ├── Decline            an actor says in its start that it does not want to run
         ├── NameTaken          another living actor holds the name
         └── NodeError          a process node could not be started or was misused
 
@@ -65,6 +68,18 @@ class MailboxFull(Refused):
     retryable = True
 
 
+class StashFull(Refused):
+    """The receiver cannot handle the request yet, and has put aside as much as it may. In ``receive``: a crash."""
+
+    retryable = True
+
+
+class Draining(Refused):
+    """The receiver finishes what it has, and takes nothing new; another one may."""
+
+    retryable = True
+
+
 class StartFailed(ActorError):
     """``child`` could not start."""
 
@@ -72,6 +87,18 @@ class StartFailed(ActorError):
         self.child = child
         self.reason = reason
         super().__init__(f"{child} could not start: {describe(reason)}")
+
+
+class Decline(ActorError):
+    """Raise it in ``started`` (or ``__init__``): this actor has nothing to do here, and that is no failure.
+
+    Its supervisor goes on without it, keeps its spec (not a temporary child's) and starts it when asked to, or together
+    with its group. OTP's ``ignore``.
+
+    >>> raise Decline("there is no GPU on this machine")
+    Traceback (most recent call last):
+    palmette.actors.errors.Decline: there is no GPU on this machine
+    """
 
 
 class NameTaken(ActorError):

@@ -5,6 +5,7 @@
     Reason
     ├── Normal        it had nothing left to do                       graceful
     ├── Shutdown      it was asked to end, or its work is complete    graceful
+    ├── Declined      it did not want to start                        graceful
     ├── Killed        it was ended without a say
     ├── Crashed       its code raised
     ├── MaxRestarts   a supervisor spent its restart budget; ``cause`` is the last straw
@@ -39,6 +40,12 @@ class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
     detail: str = ""
 
 
+class Declined(msgspec.Struct, frozen=True, tag="declined"):
+    """It did not want to start: its ``started`` raised ``Decline``. OTP's ``ignore``."""
+
+    detail: str = ""
+
+
 class Killed(msgspec.Struct, frozen=True, tag="killed"):
     """Ended without a say: cancelled past its shutdown time, or its process died without a word."""
 
@@ -62,6 +69,7 @@ class Unreachable(msgspec.Struct, frozen=True, tag="unreachable"):
     """The node was lost; whether the actor still runs there is not known."""
 
     node: str
+    detail: str = ""
 
 
 class NoProcess(msgspec.Struct, frozen=True, tag="noprocess"):
@@ -81,14 +89,14 @@ class MaxRestarts(msgspec.Struct, frozen=True, tag="max_restarts"):
     """The window; 0 where a rule said ``escalate`` and nothing was counted."""
 
 
-Reason = Normal | Shutdown | Killed | Crashed | MaxRestarts | Unreachable | NoProcess
+Reason = Normal | Shutdown | Declined | Killed | Crashed | MaxRestarts | Unreachable | NoProcess
 
 
-_GRACEFUL: Final = (Normal, Shutdown)  # a tuple: ``Normal | Shutdown`` would be built anew at every end
+_GRACEFUL: Final = (Normal, Shutdown, Declined)  # a tuple: the union would be built anew at every end
 
 
 def is_graceful(reason: Reason) -> bool:
-    """Whether ``reason`` is Normal or Shutdown, the two that a transient child is not restarted for."""
+    """Whether ``reason`` is one that a transient child is not restarted for: Normal or Shutdown (or Declined)."""
     return isinstance(reason, _GRACEFUL)
 
 
@@ -106,6 +114,8 @@ def describe(reason: Reason) -> str:
             return "normal"
         case Shutdown(detail):
             return f"shutdown ({detail})" if detail else "shutdown"
+        case Declined(detail):
+            return f"declined to start ({detail})" if detail else "declined to start"
         case Killed(detail):
             return f"killed ({detail})" if detail else "killed"
         case Crashed(error=name, text=text):
@@ -114,8 +124,8 @@ def describe(reason: Reason) -> str:
             if not seconds:
                 return f"{child!r} escalated: {describe(cause)}"
             return f"{child!r} was restarted {restarts} times within {seconds:g} s; last: {describe(cause)}"
-        case Unreachable(node):
-            return f"node {node} is unreachable"
+        case Unreachable(node, detail):
+            return f"node {node} is unreachable" + (f" ({detail})" if detail else "")
         case NoProcess(address):
             return f"no process at {address}"
 

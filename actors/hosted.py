@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import signal
 from typing import TYPE_CHECKING, Literal
 
 from palmette.actors.errors import StartFailed
-from palmette.actors.exits import Killed, Reason, is_graceful
+from palmette.actors.exits import Killed, Reason, Unreachable, is_graceful
 from palmette.actors.link import Link
 from palmette.actors.messages import ChildExit
-from palmette.actors.orphans import open_process
 from palmette.actors.proxy import Direct
 
 if TYPE_CHECKING:
     from palmette.actors.cell import Cell
+    from palmette.actors.node_process import NodeProcess
     from palmette.actors.slot import Slot
     from palmette.actors.system import System
 
@@ -28,12 +25,15 @@ class Hosted(Direct):
     and a successor that wants its port, file or GPU must not be started before.
     """
 
-    def __init__(self, system: System, slot: Slot, parent: Cell | None, kind: str, link: Link) -> None:
+    def __init__(
+        self, system: System, slot: Slot, parent: Cell | None, kind: str, link: Link, process: NodeProcess
+    ) -> None:
         super().__init__(system, link, slot.path)
         self.slot = slot
         self.parent = parent
         self.kind = kind
         self.pid = link.pid
+        self._process = process
         self.starting: asyncio.Future[None] | None = system.loop.create_future()
         """Resolves with the start; fails once a failed start's process is gone."""
         self._phase: Literal["running", "stopping"] = "running"
@@ -56,12 +56,7 @@ class Hosted(Direct):
         """Kill the process: the one kill that is honest about any code."""
         self._phase = "stopping"
         self._killed = self._killed or reason
-        self.kill_processes()
-
-    def kill_processes(self) -> None:
-        """The node leads a process group: what it forked goes with it, even after its own end."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+        self._process.kill()
 
     def ended(self) -> asyncio.Future[Reason]:
         ended = super().ended()
@@ -89,30 +84,27 @@ class Hosted(Direct):
 
     def _hurry(self) -> None:
         if self._over is None:
-            self.kill_processes()
+            self._process.kill()
 
     def lost(self, why: str) -> None:
         """The link is: the process ends, but may take a moment for it (a GPU's memory is given back late)."""
-        self.kill_processes()
-        dying = open_process(self.pid)
-        if dying is None:
-            self.finish(why)
-            return
-        loop = self.system.loop
+        self._process.kill()
 
         def gone() -> None:
             late.cancel()
-            loop.remove_reader(dying)
-            os.close(dying)
+            stop_waiting()
             self.finish(why)
 
-        loop.add_reader(dying, gone)
-        late = loop.call_later(self.system.kill_grace, gone)
+        late = self.system.loop.call_later(self.system.kill_grace, gone)
+        stop_waiting = self._process.when_gone(gone)
 
     def finish(self, why: str) -> None:
         """The process is gone."""
         slot, system = self.slot, self.system
-        child, reason = self._last_words or (self.path, Killed(f"its process {self.pid} ended without a word: {why}"))
+        silent = self.link.lost
+        if not isinstance(silent, Unreachable):
+            silent = Killed(f"its process {self.pid} ended without a word: {why}")
+        child, reason = self._last_words or (self.path, silent)
         if self._killed is not None and not is_graceful(reason):
             child, reason = self.path, self._killed
         self._over = reason

@@ -1,4 +1,4 @@
-"""An asyncio loop inside a Thespian process, on one thread: the loop runs *in* Thespian's ``select``.
+"""An event loop inside a Thespian process, on one thread: the loop runs *in* Thespian's ``select``.
 
 Thespian's transport makes a selector each turn and waits on it. :class:`HostedSelector` is that selector: its
 ``select`` watches Thespian's descriptors on the asyncio loop and runs the loop until one of them is ready or the time
@@ -15,8 +15,23 @@ import signal
 import traceback
 from typing import Final, NamedTuple
 
+from palmette.actors.running import new_event_loop
+
 EVENT_READ: Final = selectors.EVENT_READ
 EVENT_WRITE: Final = selectors.EVENT_WRITE
+LOOP: Final = "PALMETTE_NODE_LOOP"
+"""The environment variable that chooses a node's event loop: ``uvloop`` (where there is one) or ``asyncio``."""
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """The loop that a node runs on: uvloop's, where that can be imported. Raises ValueError."""
+    match os.environ.get(LOOP, "uvloop"):
+        case "asyncio":
+            return asyncio.new_event_loop()
+        case "uvloop":
+            return new_event_loop()
+        case other:
+            raise ValueError(f"{LOOP} is uvloop or asyncio, not {other!r}")
 
 
 class Key(NamedTuple):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from palmette.actors.slot import Slot
 
 
-State = Literal["starting", "running", "suspended", "stopping", "zombie", "dead"]
+State = Literal["starting", "running", "suspended", "draining", "stopping", "zombie", "dead"]
 
 
 class CellStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +24,8 @@ class CellStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Messages taken from the mailbox so far."""
     waiting: int
     """Messages in the mailbox."""
+    stashed: int
+    """Messages that it has put aside."""
     incarnation: int
     uptime: float
     """Seconds since this incarnation started."""
@@ -35,6 +37,7 @@ def statistics_of(cell: Cell) -> CellStatistics:
         state=cell.state,
         handled=cell.handled,
         waiting=len(cell.mailbox),
+        stashed=len(cell.mailbox.stashed or ()),
         incarnation=cell.incarnation,
         uptime=cell.system.loop.time() - cell.born,
     )
@@ -48,7 +51,7 @@ class TreeNode(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     """The actor's class."""
     state: str
-    """``running``, ``starting``, ``suspended``, ``stopping``, ``zombie``, or ``down`` between two incarnations."""
+    """As :data:`State` has them, or ``down`` between two incarnations."""
     incarnation: int
     waiting: int = 0
     """Messages in its mailbox."""
@@ -72,6 +75,26 @@ class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.path}#{self.incarnation} ({self.kind}): {describe(self.reason)}"
 
 
+class BlockRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One time that an actor's code held up the event loop, and everybody on it."""
+
+    at: float
+    """When it was over, in seconds since the epoch (the system's clock)."""
+    path: str
+    kind: str
+    incarnation: int
+    doing: str
+    """The endpoint's name, ``receive(…)`` with the message's class, or the hook."""
+    where: str
+    """The line of the handler, and the innermost one if that is another: ``solver.py:31 in solve → …``."""
+    seconds: float
+    """About how long."""
+
+    def __str__(self) -> str:
+        who = f"{self.path}#{self.incarnation} ({self.kind})"
+        return f"{who} blocked the event loop for {self.seconds:.2g} s in {self.doing}: {self.where}"
+
+
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """A message that reached nobody."""
 
@@ -91,6 +114,8 @@ class SystemStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Exits that were neither Normal nor Shutdown."""
     dead_letters: int
     zombies: int
+    blocked: int
+    """Times that one actor's code held up the event loop for too long; see :mod:`palmette.actors.watchdog`."""
 
 
 def tree_of(slot: Slot, kind: str = "?") -> TreeNode:

@@ -69,4 +69,4 @@ def report(order: wire.Order) -> None:
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as link:
         link.settimeout(REPORT_SECONDS)
         link.connect(order.socket)
-        link.sendall(b"".join(wire.encode_frame(wire.Stillborn(order.node, order.token))))
+        link.sendall(b"".join(wire.encode_frame(wire.Stillborn(order.node, order.token), 0)))

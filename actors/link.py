@@ -1,21 +1,24 @@
 """A link: one connection between two processes of a system, and the questions under way on it.
 
 Frames written in one turn of the loop leave together. A lost connection is a death signal: everything that waits on
-the link learns of it in the same turn.
+the link learns of it in the same turn. So is a frame that is missing or comes twice, and silence where there should be
+heartbeats: nothing is lost without a word, and nothing is delivered twice. A link that was given up stays so: what the
+other side says afterwards is not read.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import msgspec
 
 from palmette.actors import wire
 from palmette.actors.arguments import decode_result
 from palmette.actors.errors import ActorDied, ActorError, DeadlineExceeded
-from palmette.actors.exits import Killed, Reason
+from palmette.actors.exits import Killed, Reason, Unreachable
+from palmette.actors.heartbeat import Heartbeat, Pulse
 from palmette.actors.messages import Request
 from palmette.actors.refusals import refusal
 
@@ -29,8 +32,29 @@ LARGE: Final = 64 << 10
 """Bytes from which on a frame is written by itself: joining it with others would copy it."""
 
 
+class Transport(Protocol):
+    """What a link needs of a connection: a part of asyncio's transports, uvloop's, and simulated ones."""
+
+    def write(self, data: bytes) -> None:
+        """Send, or keep until there is room; the link's ``resume_writing`` is called when all has left."""
+        ...
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes that are kept."""
+        ...
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+
+    def abort(self) -> None:
+        """End the connection; what is kept is not sent. The other side sees the end."""
+        ...
+
+
 class Link(asyncio.Protocol):
-    """One end of a connection. ``trusting``: take any frame from the start, not greetings only."""
+    """One end of a connection. ``trusting``: take any frame from the start, not greetings only.
+
+    ``written``: how many frames went out on the connection before the link took it over.
+    """
 
     def __init__(
         self,
@@ -39,6 +63,7 @@ class Link(asyncio.Protocol):
         on_lost: Callable[[Link, str], None],
         *,
         trusting: bool,
+        written: int = 0,
     ) -> None:
         self.system = system
         self.node = ""
@@ -48,7 +73,12 @@ class Link(asyncio.Protocol):
         self._on_frame = on_frame
         self._on_lost = on_lost
         self._reader = wire.FrameReader(trusting=trusting)
-        self._transport: asyncio.Transport | None = None
+        self._transport: Transport | None = None
+        self._pulse: Pulse | None = None
+        self._heard = False
+        """Whether something came in since the pulse asked last."""
+        self._written = written
+        """Frames that were sent."""
         self._out: list[bytes] = []
         self._out_size = 0
         self._ids = 0
@@ -64,21 +94,26 @@ class Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no subclasses of asyncio's.
-        self._transport = transport = cast("asyncio.Transport", transport)
+        self._transport = connection = cast("Transport", transport)
         if self.lost is not None:
-            transport.abort()  # it was given up between its acceptance and this
+            connection.abort()  # it was given up between its acceptance and this
             return
         # The marks serve `drain` alone: what a link takes in is bounded by `is_congested`.
-        transport.set_write_buffer_limits(high=0)
+        connection.set_write_buffer_limits(high=0)
         if self._out:
             self._flush()
 
     def data_received(self, data: bytes) -> None:
+        if self.lost is not None:
+            return  # it was given up, whatever it says now
+        self._heard = True
         try:
             for frame in self._reader.feed(data):
                 self._dispatch(frame)
                 if self.lost is not None:
                     return
+        except wire.OutOfStep as error:
+            self.give_up(str(error))
         except ValueError as error:
             self.fail(f"it spoke nonsense: {error}")
 
@@ -102,7 +137,8 @@ class Link(asyncio.Protocol):
             return
         if not self._out:
             self.system.loop.call_soon(self._flush)
-        header, body = wire.encode_frame(frame)
+        header, body = wire.encode_frame(frame, self._written % wire.NUMBERS)
+        self._written += 1
         self._out += (header, body)
         self._out_size += len(header) + len(body)
 
@@ -127,6 +163,28 @@ class Link(asyncio.Protocol):
         self._out.clear()
         self._out_size = 0
 
+    # --- signs of life -----------------------------------------------------------------------------------------
+
+    def keep_alive(self, heartbeat: Heartbeat, may_be_gone: Callable[[], bool] | None) -> None:
+        """Show signs of life from now on, and watch the other side's, if ``may_be_gone`` says that silence counts."""
+        if self.lost is None:
+            self._pulse = Pulse(self.system.loop, self, heartbeat, may_be_gone)
+
+    def beat(self) -> None:
+        """For the pulse."""
+        self.write(wire.Beat())
+
+    def was_heard(self) -> bool:
+        """For the pulse."""
+        heard, self._heard = self._heard, False
+        return heard
+
+    def gone_silent(self, seconds: float) -> None:
+        """For the pulse."""
+        self.give_up(f"silent for {seconds:g} s")
+
+    # --- what comes in -----------------------------------------------------------------------------------------
+
     def _dispatch(self, frame: wire.Frame) -> None:
         if isinstance(frame, wire.Reply | wire.CallFailed):
             answer = self._relays.pop(frame.id, None)
@@ -144,6 +202,10 @@ class Link(asyncio.Protocol):
                 future = self._trees.pop(id, None)
                 if future is not None and not future.done():
                     future.set_result(tree)
+            case wire.Beat():
+                pass  # it was heard; that is all
+            case wire.GivenUp(why):
+                self._end(why, Unreachable(self.node, f"it gave up the link: {why}"))
             case _:
                 self._on_frame(self, frame)
 
@@ -212,9 +274,21 @@ class Link(asyncio.Protocol):
 
     def fail(self, why: str) -> None:
         """End the link: close it, and tell its owner once."""
+        self._end(why, Killed(why))
+
+    def give_up(self, why: str) -> None:
+        """End the link, as one whose other side may live on, and is told why if it still listens."""
+        if self.node:  # a stranger learns nothing
+            self.write(wire.GivenUp(why))
+            self._flush()
+        self._end(why, Unreachable(self.node, why))
+
+    def _end(self, why: str, reason: Reason) -> None:
         if self.lost is not None:
             return
-        self.lost = Killed(why)
+        self.lost = reason
+        if self._pulse is not None:
+            self._pulse.stop()
         if self._transport is not None:
             self._transport.abort()
         self.resume_writing()
@@ -243,11 +317,6 @@ class Link(asyncio.Protocol):
             future.cancel()
         if self.served is not None:
             self.served.release(reason)
-
-    def file_number(self) -> int:
-        """The descriptor of the connection, or -1."""
-        number = None if self._transport is None else self._transport.get_extra_info("socket")
-        return -1 if number is None else int(number.fileno())
 
 
 def _failure(frame: wire.CallFailed) -> Exception:

@@ -10,6 +10,9 @@ What a full mailbox does with one more *request*:
 
 Messages of the kernel (``Down``, ``Exit``, timer ticks) and plain ``send``\\ s are never refused: a death notice that
 did not fit would be a hang.
+
+Beside it lies the stash (:mod:`palmette.actors.stash`): messages that were taken and put aside. They do not count
+against the bound; when they come back they do, and new requests wait until there is room again.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ Overflow = Literal["block", "reject", "drop_oldest"]
 class Mailbox:
     """The messages that wait for one actor."""
 
-    __slots__ = ("capacity", "overflow", "queue", "waiting")
+    __slots__ = ("capacity", "overflow", "queue", "stashed", "waiting")
 
     def __init__(self, capacity: int | None = None, overflow: Overflow = "block") -> None:
         if capacity is not None and capacity < 1:
@@ -37,6 +40,8 @@ class Mailbox:
         self.queue: deque[object] = deque()
         self.waiting: deque[Request] | None = None
         """Calls that wait for room, in order (policy ``block``)."""
+        self.stashed: deque[object] | None = None
+        """What was put aside, in order."""
 
     def __len__(self) -> int:
         return len(self.queue)
@@ -75,8 +80,28 @@ class Mailbox:
         self._move_up()
         return message
 
+    def has_stash_room(self, capacity: int) -> bool:
+        """Whether one more message may be put aside; calls whose callers have given up make room."""
+        if self.stashed is not None and len(self.stashed) >= capacity:
+            self.stashed = deque(message for message in self.stashed if not _is_unwanted(message))
+        return self.stashed is None or len(self.stashed) < capacity
+
+    def stash(self, message: object) -> None:
+        """Put a message that was taken aside."""
+        if self.stashed is None:
+            self.stashed = deque()
+        self.stashed.append(message)
+
+    def unstash_all(self) -> None:
+        """Put everything back in front, in its old order."""
+        if self.stashed:
+            self.queue.extendleft(message for message in reversed(self.stashed) if not _is_unwanted(message))
+            self.stashed = None
+
     def remove(self, unwanted: Callable[[object], bool]) -> None:
-        """Take out the messages that are ``unwanted``."""
+        """Take out the messages that are ``unwanted``, stashed ones included."""
+        if self.stashed:
+            self.stashed = deque(message for message in self.stashed if not unwanted(message))
         kept = [message for message in self.queue if not unwanted(message)]
         if len(kept) < len(self.queue):
             # The same deque: the engine holds on to it.
@@ -85,10 +110,10 @@ class Mailbox:
             self._move_up()
 
     def drain(self) -> list[object]:
-        """Everything that waits, in order; the mailbox is empty afterwards."""
-        messages = [*self.queue, *(self.waiting or ())]
+        """Everything that waits, the stash first, in order; the mailbox is empty afterwards."""
+        messages = [*(self.stashed or ()), *self.queue, *(self.waiting or ())]
         self.queue.clear()
-        self.waiting = None
+        self.waiting = self.stashed = None
         return messages
 
     def _has_room(self) -> bool:
@@ -100,3 +125,8 @@ class Mailbox:
             request = self.waiting.popleft()
             if request.reply is not None and not request.reply.done():
                 self.queue.append(request)
+
+
+def _is_unwanted(message: object) -> bool:
+    """Whether it is a call whose caller has given up."""
+    return isinstance(message, Request) and message.reply is not None and message.reply.done()

@@ -2,7 +2,8 @@
 
 Thespian starts the processes (see :mod:`palmette.actors.host`); everything else, messages and death notices included,
 travels over a direct link on a unix socket that only this user can open, and that asks for a token. A node whose
-connection breaks is dead to everyone in the same turn of the loop.
+connection breaks is dead to everyone in the same turn of the loop, and one that is silent for too long is made so: it
+is cut off first, and then killed, so that nothing it may still say is heard beside its successor.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import asyncio
 import hmac
 import logging
 import secrets
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 from weakref import WeakValueDictionary
 
 from palmette.actors import wire
@@ -24,6 +25,7 @@ from palmette.actors.exits import Killed, reason_of
 from palmette.actors.hosted import Hosted
 from palmette.actors.housing import Directory, Host
 from palmette.actors.link import Link
+from palmette.actors.node_process import NodeProcess, OwnProcess
 from palmette.actors.proxy import Inner
 from palmette.actors.serving import serve
 from palmette.actors.slot import Slot
@@ -41,10 +43,24 @@ MAX_STRANGERS: Final = 64
 """Connections that have not said who they are. One more, and the oldest is cut off."""
 
 
+class NodeHost(Protocol):
+    """What starts processes: a host process, or a simulation's."""
+
+    is_gone: bool
+
+    def order(self, order: wire.Order) -> None:
+        """Have a node started; it calls back."""
+        ...
+
+    async def close(self) -> None:
+        """End it and all that it started, and wait."""
+        ...
+
+
 class _Expected:
     """A node that was ordered and has not called back."""
 
-    def __init__(self, token: str, arrived: asyncio.Future[Link], host: Host) -> None:
+    def __init__(self, token: str, arrived: asyncio.Future[Link], host: NodeHost) -> None:
         self.token = token
         self.arrived = arrived
         self.host = host
@@ -57,14 +73,14 @@ class Nodes:
         self.system = system
         self._directory: Directory | None = None
         self._server: asyncio.Server | None = None
-        self._host: Host | None = None
-        self._hosts: set[Host] = set()
+        self._host: NodeHost | None = None
+        self._hosts: dict[NodeHost, None] = {}
         """The present one, and those that died and are not reaped yet."""
-        self._opening: asyncio.Task[Host] | None = None
+        self._opening: asyncio.Task[NodeHost] | None = None
         self._expected: dict[str, _Expected] = {}
         self._hosted: dict[str, Hosted] = {}
         self._strangers: dict[Link, asyncio.TimerHandle] = {}
-        self._links: set[Link] = set()
+        self._links: dict[Link, None] = {}
         self._places: WeakValueDictionary[str, Slot] = WeakValueDictionary()
         """Addresses that process children have lived at."""
         self._closing = False
@@ -95,13 +111,15 @@ class Nodes:
             arguments = encode_arguments(initializer(cls), args, kwargs)
         except (NodeError, Refused) as error:
             raise StartFailed(slot.path, reason_of(error)) from None
-        link = await self._new_node(slot)
         slot.incarnation += 1
+        link = await self._new_node(slot)
         self._places[slot.path] = slot
-        hosted = Hosted(self.system, slot, parent, options.kind or cls.__name__, link)
+        process = self.process_of(link)
+        hosted = Hosted(self.system, slot, parent, options.kind or cls.__name__, link, process)
         slot.target = self._hosted[link.node] = hosted
         starting = hosted.starting
         assert starting is not None
+        link.keep_alive(self.system.heartbeat, process.may_be_gone)
         link.write(wire.StartActor(slot.path, slot.incarnation, actor, arguments, options))
         try:
             done, _ = await asyncio.wait([starting], timeout=options.start_timeout)
@@ -125,8 +143,7 @@ class Nodes:
         try:
             host = await self._running_host()
             self._expected[node] = expected = _Expected(secrets.token_hex(16), arrived, host)
-            assert self._directory is not None
-            host.order(wire.Order(node, str(self._directory.socket), expected.token))
+            self.order(host, node, expected.token, slot)
             await asyncio.wait([arrived], timeout=BOOT_SECONDS)
             if not arrived.done():
                 raise NodeError(f"its process did not call back within {BOOT_SECONDS:g} s")
@@ -142,14 +159,23 @@ class Nodes:
             if not taken and arrived.done() and arrived.exception() is None:
                 arrived.result().fail("nobody waits for it any more")
 
-    async def _running_host(self) -> Host:
+    def order(self, host: NodeHost, node: str, token: str, slot: Slot) -> None:
+        """Have ``host`` start the process that is to live in ``slot``."""
+        assert self._directory is not None
+        host.order(wire.Order(node, str(self._directory.socket), token, self.system.heartbeat))
+
+    def process_of(self, link: Link) -> NodeProcess:
+        """The process on the other side of a new link."""
+        return OwnProcess(self.system.loop, link.pid)
+
+    async def _running_host(self) -> NodeHost:
         if self._closing:
             raise NodeError("the system stops")
         if self._host is not None and not self._host.is_gone:
             return self._host
         if self._opening is None:
             # A task of its own: it serves all who wait, and a starter that is cancelled must not lose a process.
-            self._opening = self.system.loop.create_task(self._open_host())
+            self._opening = self.system.loop.create_task(self._open())
             self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
         opening = self._opening
         try:
@@ -158,30 +184,36 @@ class Nodes:
             if opening.done() and self._opening is opening:
                 self._opening = None
 
-    async def _open_host(self) -> Host:
+    async def _open(self) -> NodeHost:
+        self._host = host = await self.open_host()
+        self._hosts[host] = None
+        return host
+
+    async def open_host(self) -> NodeHost:
+        """Start a host, and what it needs of the head. Raises OSError."""
         if self._directory is None:
             self._directory = await asyncio.to_thread(Directory)
         if self._server is None:
-            self._server = await self.system.loop.create_unix_server(self._accept, str(self._directory.socket))
-        host = Host(self._on_host_gone)
+            self._server = await self.system.loop.create_unix_server(self.accept, str(self._directory.socket))
+        host = Host(self.host_gone)
         await host.start(self._directory.path)
-        self._host = host
-        self._hosts.add(host)
         return host
 
-    def _on_host_gone(self, host: Host, why: str) -> None:
-        self._hosts.discard(host)
+    def host_gone(self, host: NodeHost, why: str) -> None:
+        """A host has ended, and its processes with it."""
+        self._hosts.pop(host, None)
         for expected in self._expected.values():
             if expected.host is host and not expected.arrived.done():
                 expected.arrived.set_exception(NodeError(f"{why} before it had started its process; see its stderr"))
 
     # --- links ---------------------------------------------------------------------------------------------------
 
-    def _accept(self) -> Link:
+    def accept(self) -> Link:
+        """The head's end of a new connection, from whomever."""
         link = Link(self.system, self._on_frame, self._on_lost, trusting=False)
         if len(self._strangers) >= MAX_STRANGERS:
             next(iter(self._strangers)).fail("it said nothing, and others want its place")
-        self._links.add(link)
+        self._links[link] = None
         self._strangers[link] = self.system.loop.call_later(GREETING_SECONDS, link.fail, "it did not say who it is")
         return link
 
@@ -223,7 +255,7 @@ class Nodes:
             expected.arrived.set_result(link)
 
     def _on_lost(self, link: Link, why: str) -> None:
-        self._links.discard(link)
+        self._links.pop(link, None)
         timer = self._strangers.pop(link, None)
         if timer is not None:
             timer.cancel()

@@ -14,8 +14,9 @@ from palmette.actors.arguments import encode_arguments
 from palmette.actors.codec import encode_message
 from palmette.actors.errors import MailboxFull, NodeError, Refused
 from palmette.actors.exits import NoProcess, Reason
-from palmette.actors.messages import Request
+from palmette.actors.messages import NO_KEYWORDS, Request
 from palmette.actors.slot import Linked, Slot, Watcher
+from palmette.actors.verbs import DRAIN
 
 if TYPE_CHECKING:
     from palmette.actors.link import Link
@@ -32,7 +33,7 @@ class Proxy(ABC):
         self.system = system
         self.path = path
         self.watchers: dict[tuple[Watcher, int], None] = {}
-        self.linked: set[Linked] = set()
+        self.linked: dict[Linked, None] = {}
         self._watching = False
         self._ended: asyncio.Future[Reason] | None = None
         self._address: Ref[object] | None = None
@@ -76,6 +77,12 @@ class Proxy(ABC):
     def stop(self, reason: Reason) -> None:
         self._tell(wire.Stop(self.path, reason))
 
+    def drain(self, seconds: float) -> None:
+        way = self.way()
+        if way is not None:
+            arguments = encode_arguments(DRAIN.function, (seconds,), {})
+            way.call(self.path, Request(DRAIN, (), NO_KEYWORDS, None, None), arguments)
+
     def kill(self, reason: Reason) -> None:
         self._tell(wire.Kill(self.path, reason))
 
@@ -99,13 +106,13 @@ class Proxy(ABC):
             other.remove_link(self)
             other.exit_signal(self.system.ref_at(self.path, object), self.gone())
         elif other not in self.linked:
-            self.linked.add(other)
+            self.linked[other] = None
             self._tell(wire.Tie(self.path, other.path))
             self.watch()  # an end that comes without an exit signal ends links too
 
     def remove_link(self, other: Linked) -> None:
         if other in self.linked:
-            self.linked.discard(other)
+            self.linked.pop(other, None)
             self._tell(wire.Untie(self.path, other.path))
             self._let_go()
 
@@ -140,7 +147,7 @@ class Proxy(ABC):
         self._address = None
         ref = self.system.ref_at(self.path, object)
         watchers, self.watchers = self.watchers, {}
-        linked, self.linked = self.linked, set()
+        linked, self.linked = self.linked, {}
         for other in linked:
             other.remove_link(self)
             other.exit_signal(ref, reason)

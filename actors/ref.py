@@ -8,17 +8,21 @@ once with :class:`ActorDied`, a cast to it becomes a dead letter.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar, cast
 
 from palmette.actors.deadlines import DEFAULT_CALL_SECONDS, get_deadline
 from palmette.actors.endpoints import Endpoint
-from palmette.actors.errors import ActorDied, BadCall, NodeError
-from palmette.actors.exits import Killed, NoProcess, Reason, Shutdown
+from palmette.actors.errors import ActorDied, BadCall, DeadlineExceeded, NodeError
+from palmette.actors.exits import Killed, NoProcess, Reason, Shutdown, is_graceful
 from palmette.actors.introspection import CellStatistics, statistics_of
+from palmette.actors.lane import DRAINED
 from palmette.actors.messages import NO_KEYWORDS, Request
-from palmette.actors.slot import CURRENT, Slot
+from palmette.actors.slot import CURRENT, Slot, Target
+from palmette.actors.state import ActorState, replace_state, state_of
 
 if TYPE_CHECKING:
+    from palmette.actors.actor import Actor
     from palmette.actors.cell import Cell
     from palmette.actors.system import System
 
@@ -104,22 +108,88 @@ class Ref(Generic[A_co]):
             target.post(message)
 
     async def stop(self, reason: Reason | None = None, *, timeout: float = 5.0) -> None:
-        """Ask the actor to end, and wait; past ``timeout`` seconds it is killed. Its supervisor may restart it.
+        """Ask the actor to end with ``reason`` (by default ``Shutdown()``), and wait until no code of it runs.
+
+        The rules are those of OTP's ``gen_server:stop/3``, but for one: an actor that is gone already is fine. Its
+        supervisor may restart it.
 
         Raises:
+            ActorDied: it ended with another reason. Where none was asked for, any graceful one is as good.
+            DeadlineExceeded: it still runs after ``timeout`` seconds. It has been asked, and is left to it;
+                :meth:`terminate` kills it.
             BadCall: an actor asks itself; ``self.stop()`` does not wait.
         """
-        target = self._slot.target
+        target = self._target_to_end()
         if target is None:
             return
+        target.stop(reason if reason is not None else Shutdown())
+        end = await self._end_of(target, timeout)
+        if end is None:
+            raise DeadlineExceeded(f"{self.path} did not stop within {timeout:g} s; terminate() would kill it")
+        # NoProcess: it was gone, which only its own process knew.
+        if end != reason and not isinstance(end, NoProcess) and not (reason is None and is_graceful(end)):
+            raise ActorDied(self.path, end)
+
+    async def terminate(self, reason: Reason | None = None, *, timeout: float = 5.0) -> bool:
+        """End the actor as its supervisor would: ask it, wait, and past ``timeout`` seconds kill it.
+
+        It does not matter how it ends; one that is gone already is fine. Its supervisor may restart it.
+
+        Returns whether it is gone: false where its code still runs, as long again after the kill (a zombie).
+
+        Raises:
+            BadCall: an actor asks itself.
+        """
+        target = self._target_to_end()
+        if target is None:
+            return True
+        target.stop(reason if reason is not None else Shutdown())
+        if await self._end_of(target, timeout) is not None:
+            return True
+        target.kill(Killed(f"did not stop within {timeout:g} s"))
+        return await self._end_of(target, timeout) is not None
+
+    async def drain(self, timeout: float = 60.0, *, shutdown: float = 5.0) -> bool:
+        """Let the actor finish: it takes nothing new, handles what waits in its mailbox, and ends.
+
+        New calls are refused (:class:`Draining`), other messages become dead letters. It ends with
+        ``Shutdown("drained")`` when its mailbox is empty, it owes no reply (``reply_later``, ``answer_later``) and no
+        result of a task with a tag is to come. After ``timeout`` seconds it is stopped, and ``shutdown`` seconds later
+        killed, as :meth:`terminate` does. A supervisor that is drained drains its children, in the order in which it
+        would stop them, and adds each one's own shutdown time. What its own supervisor makes of the end is up to the
+        child's spec: a permanent child is restarted.
+
+        Returns whether everything was finished. One that is gone already has nothing to finish.
+
+        Raises:
+            ActorDied: it ended abnormally meanwhile.
+            BadCall: an actor asks itself.
+        """
+        target = self._target_to_end()
+        if target is None:
+            return True
+        until = self._system.loop.time() + timeout
+        target.drain(timeout)
+        end = await self._end_of(target, timeout)
+        if end is None:
+            await self.terminate(Shutdown("not drained in time"), timeout=shutdown)
+            return False
+        if isinstance(end, NoProcess):
+            return True
+        if not is_graceful(end):
+            raise ActorDied(self.path, end)
+        return end == DRAINED and self._system.loop.time() < until
+
+    def _target_to_end(self) -> Target | None:
         if self._system.current_slot() is self._slot and self._system.is_running_here(self._slot):
             raise BadCall(f"{self.path} waits for its own end, which waits for it; use self.stop()")
-        target.stop(reason if reason is not None else Shutdown())
+        return self._slot.target
+
+    async def _end_of(self, target: Target, timeout: float) -> Reason | None:
+        """How it ended, if that was within ``timeout`` seconds."""
         ended = target.ended()
-        done, _ = await asyncio.wait([ended], timeout=timeout)
-        if not done:
-            target.kill(Killed(f"did not stop within {timeout:g} s"))
-            await asyncio.wait([ended], timeout=timeout)
+        await asyncio.wait([ended], timeout=timeout)
+        return ended.result() if ended.done() else None
 
     def kill(self, detail: str = "") -> None:
         """End the actor without asking. An inline actor is cancelled; a process actor's process is killed."""
@@ -147,14 +217,55 @@ class Ref(Generic[A_co]):
         """
         return statistics_of(self._cell())
 
-    def _cell(self) -> Cell:
+    async def state(self) -> ActorState:
+        """A look inside the present incarnation; what there is to see is up to its ``describe_state``.
+
+        The kernel answers, also for an actor that is busy, suspended or full, here or in another process.
+
+        Raises:
+            ActorDied: nobody is there.
+            Refused: its ``describe_state`` raised.
+            DeadlineExceeded: its process did not answer in time.
+            NodeError: it lives in another process, and its ``describe_state`` returned what cannot cross.
+        """
+        from palmette.actors.cell import Cell
+        from palmette.actors.verbs import STATE
+
+        target = self._slot.target
+        if isinstance(target, Cell):
+            return state_of(target)
+        return await cast("Ref[Actor]", self).call(STATE)
+
+    async def replace_state(self, function: Callable[[A_co], Mapping[str, object]]) -> None:
+        """Set attributes of the actor from outside: those that ``function``, given the actor, returns by name.
+
+        It runs between two handlers, ahead of the mailbox, also while the actor is suspended. All attributes are set,
+        or none; a call that gave up has changed nothing, and will not.
+
+        Raises:
+            Refused: ``function`` raised, or returned no such attributes. The actor is as it was; but what the function
+                changed *inside* of an attribute stays so: return a new value instead.
+            ActorDied: nobody is there, or it ended before its present handler did.
+            DeadlineExceeded: its present handler did not end in time (see ``deadline``).
+            BadCall: a handler replaces its own actor's state; it can just set it.
+            NodeError: it lives in another process, and a function does not cross: give it an endpoint that does this.
+        """
+        cell = self._cell(
+            "a function does not cross; give the actor an endpoint that sets its state, or have an actor of that "
+            "process call replace_state"
+        )
+        if self._system.current_slot() is self._slot and self._system.is_running_here(self._slot):
+            raise BadCall(f"{self.path} replaces its own state, and would wait for itself; its handler can just set it")
+        await replace_state(cell, cast("Callable[[Actor], object]", function))
+
+    def _cell(self, remedy: str = "ask for this there") -> Cell:
         from palmette.actors.cell import Cell
 
         target = self._slot.target
         if target is None:
             raise ActorDied(self.path, NoProcess(self.path))
         if not isinstance(target, Cell):
-            raise NodeError(f"{self.path} lives in another process; ask for this there")
+            raise NodeError(f"{self.path} lives in another process; {remedy}")
         return target
 
     def __eq__(self, other: object) -> bool:

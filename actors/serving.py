@@ -23,6 +23,7 @@ from palmette.actors.messages import Request
 from palmette.actors.proxy import Proxy
 from palmette.actors.refusals import failed
 from palmette.actors.slot import Linked, Target
+from palmette.actors.verbs import VERBS, answer
 
 if TYPE_CHECKING:
     from palmette.actors.endpoints import Endpoint
@@ -38,7 +39,7 @@ class Served:
         self.link = link
         self.watching: dict[int, tuple[Target, _FarWatcher]] = {}
         self.ties: dict[tuple[str, str], tuple[Target, _FarEnd]] = {}
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.tasks: dict[asyncio.Task[None], None] = {}
 
     def release(self, reason: Reason) -> None:
         """The link is lost."""
@@ -122,8 +123,8 @@ def serve(system: System, link: Link, frame: wire.Frame) -> bool:
                 target.kill(reason)
         case wire.AskTree(id, path, seconds):
             task = system.loop.create_task(_serve_tree(system, link, id, path, seconds))
-            served.tasks.add(task)
-            task.add_done_callback(served.tasks.discard)
+            served.tasks[task] = None
+            task.add_done_callback(served.tasks.pop)
         case _:
             return False
     return True
@@ -179,13 +180,17 @@ def _serve_request(system: System, link: Link, frame: wire.Call | wire.Cast) -> 
         if target is None:
             raise ActorDied(frame.path, NoProcess(frame.path))
         assert isinstance(target, Cell)
-        endpoint = target.endpoint_named(frame.endpoint)
+        verb = VERBS.get(frame.endpoint)
+        endpoint = verb or target.endpoint_named(frame.endpoint)
         kwargs = decode_arguments(endpoint.function, frame.arguments, system)
         if isinstance(frame, wire.Cast):
-            target.request(Request(endpoint, (), kwargs, None, None))
+            request = Request(endpoint, (), kwargs, None, None)
         else:
-            future, at = _promise(system, link, frame, endpoint)
-            target.request(Request(endpoint, (), kwargs, future, at))
+            request = Request(endpoint, (), kwargs, *_promise(system, link, frame, endpoint))
+        if verb is None:
+            target.request(request)
+        else:
+            answer(target, request)
     except (ActorDied, Refused, NodeError) as error:
         if isinstance(frame, wire.Cast):
             system.dead_letter(frame.path, f"{frame!r}: {error}")

@@ -67,6 +67,10 @@ class Target(Linked, Protocol):
         """Ask it to end after what it does now."""
         ...
 
+    def drain(self, seconds: float) -> None:
+        """Ask it to take nothing new, and to end when all is done; after ``seconds``, as :meth:`stop` does."""
+        ...
+
     def kill(self, reason: Reason) -> None:
         """End it without asking."""
         ...

@@ -2,7 +2,8 @@
 
 A start is synchronous: the starter waits until ``__init__`` and ``started`` have returned. A start that fails, takes
 too long or is called off has left nothing running when the starter learns of it, with the one exception of code that
-swallows its cancellation (a zombie).
+swallows its cancellation (a zombie). An actor that declines to start (:class:`Decline`) is, to its starter, a start
+that failed with the reason ``Declined``.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import msgspec
 from palmette.actors import ending
 from palmette.actors.actor import Actor
 from palmette.actors.eager import Done, first_step
-from palmette.actors.errors import StartFailed
-from palmette.actors.exits import Killed, Shutdown, reason_of
+from palmette.actors.errors import Decline, StartFailed
+from palmette.actors.exits import Declined, Killed, Shutdown, reason_of
 from palmette.actors.mailbox import Overflow
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ async def start(
     """Bring ``cell`` up and return once it may be talked to.
 
     Raises:
-        StartFailed: ``__init__`` or ``started`` raised, or took longer than ``timeout`` seconds.
+        StartFailed: ``__init__`` or ``started`` raised, or took longer than ``timeout`` seconds. Where what they raised
+            is ``Decline``, the reason is ``Declined``.
     """
     loop = cell.system.loop
     begun = cell.context.run(_begin, cell, cls, args, kwargs)
@@ -104,8 +106,6 @@ def _begin(
             return actor.started()
         step = first_step(actor.started())
         return None if isinstance(step, Done) else step
-    except GeneratorExit:
-        raise
     except BaseException as error:  # noqa: BLE001 - whatever ends a start is the reason of its failure
         return error
 
@@ -127,17 +127,21 @@ async def _first_run(
             if begun is not None:
                 await begun
             reason = cell.kill_reason
-        except GeneratorExit:
-            raise
-        except BaseException as error:  # noqa: BLE001 - whatever ends a start is the reason of its failure
-            reason = cell.kill_reason or cell.ending
+        except BaseException as error:
+            if ending.is_being_closed(cell, error):
+                raise
+            reason = cell.kill_reason or cell.ending  # whatever ends a start is the reason of its failure
             if reason is None:
                 # A supervisor's start fails with its child's failure: the innermost one is the one to show.
                 inner = error if isinstance(error, StartFailed) else None
-                reason = reason_of(error) if inner is None else inner.reason
+                if isinstance(error, Decline):
+                    reason = Declined(str(error))
+                else:
+                    reason = reason_of(error) if inner is None else inner.reason
     if reason is not None:
         await ending.terminate(cell, reason, announce=False)
-        fail(cell, inner or StartFailed(cell.slot.path, reason))
+        # The reason that it ended with: undoing what was begun may have failed, and then this is no mere declining.
+        fail(cell, inner or StartFailed(cell.slot.path, cell.ending or reason))
         return
     cell.set_running()
     if cell.starting is not None and not cell.starting.done():

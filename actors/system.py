@@ -10,52 +10,39 @@ A cancellation from outside, while the tree starts, runs or stops, stops it in t
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
-import reprlib
-import time
-from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar, cast
-from weakref import WeakValueDictionary
+from typing import TYPE_CHECKING
 
 from palmette.actors import starting
 from palmette.actors.actor import Actor
+from palmette.actors.addresses import Addresses
 from palmette.actors.cell import Cell
-from palmette.actors.deadlines import DEFAULT_CALL_SECONDS, get_deadline
 from palmette.actors.ending import settle
-from palmette.actors.errors import ActorDied, DeadlineExceeded, StartFailed
-from palmette.actors.exits import Killed, NoProcess, Reason, Shutdown, describe, is_graceful
+from palmette.actors.errors import ActorDied, StartFailed
+from palmette.actors.exits import Killed, NoProcess, Reason, Shutdown, is_graceful
 from palmette.actors.expiry import Expiry
-from palmette.actors.introspection import DeadLetter, ExitRecord, SystemStatistics, TreeNode, tree_of
-from palmette.actors.messages import Request
+from palmette.actors.heartbeat import Heartbeat
+from palmette.actors.introspection import TreeNode, tree_of
 from palmette.actors.parking import Parking
+from palmette.actors.records import Records
 from palmette.actors.ref import Ref
-from palmette.actors.registry import Registry, RegistryTable
-from palmette.actors.slot import CURRENT, Slot, Target
+from palmette.actors.registry import Registry
+from palmette.actors.slot import CURRENT, Slot
 from palmette.actors.starting import Startable, StartOptions
+from palmette.actors.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from palmette.actors.nodes import Nodes
 
-A = TypeVar("A", bound=Actor)
-T = TypeVar("T")
 
-KEEP = 1000
-"""Dead letters and exits that are kept for looking at; all are counted."""
-
-log = logging.getLogger("palmette")
-
-_brief = reprlib.Repr()
-"""For dead letters: bounded, and a message whose own repr raises cannot break an actor's end."""
-_brief.maxother = _brief.maxstring = _brief.maxlong = 200
-
-
-class System:
+class System(Addresses, Records):
     """See the module's text. Made by :meth:`start`."""
 
     def __init__(self, *, name: str = "palmette", kill_grace: float = 1.0) -> None:
+        Addresses.__init__(self)
+        Records.__init__(self)
         self.name = name
         self.loop = asyncio.get_running_loop()
         self.kill_grace = kill_grace
@@ -64,43 +51,42 @@ class System:
         """Of the calls that are under way."""
         self.parking = Parking(self.loop)
         """The engines of idle actors."""
-        self.registry_table = RegistryTable()
-        self.slots: dict[str, Slot] = {"/": Slot("/")}
-        """The addresses of this process that are in use."""
-        self.exits: deque[ExitRecord] = deque(maxlen=KEEP)
-        self.dead_letters: deque[DeadLetter] = deque(maxlen=KEEP)
-        self.failure: Reason | None = None
-        """Why the root gave up, if it did."""
-        self._counts = {"started": 0, "exits": 0, "crashes": 0, "dead_letters": 0, "zombies": 0}
-        self._exit_watchers: list[Ref[object]] = []
-        self._arrivals: set[asyncio.Future[None]] = set()
-        self._vacant: WeakValueDictionary[str, Slot] = WeakValueDictionary()
-        """Addresses that only references know: given up, not yet in use, or elsewhere."""
-        self._own_path: str | None = None
-        self._closing = False
-        self._rebirth: asyncio.Task[None] | None = None
-        self.clock: Callable[[], float] = time.time
-        """Seconds since the epoch, for records."""
         self.random = random.Random()
         """Jitter and the like; seeded in simulation."""
-        self.uplink: Callable[[str], Target] | None = None
-        """In a process node: a stand-in for whatever lives at an address elsewhere."""
-        self._nodes: Nodes | None = None
+        self.failure: Reason | None = None
+        """Why the root gave up, if it did."""
+        self._closing = False
+        self._rebirth: asyncio.Task[None] | None = None
+        self.heartbeat = Heartbeat()
+        """Of links to process nodes."""
 
     # --- life ----------------------------------------------------------------------------------------------------
 
     @staticmethod
     @asynccontextmanager
-    async def start(tree: Startable, *, name: str = "palmette", kill_grace: float = 1.0) -> AsyncGenerator[System]:
-        """Start ``tree`` and stop it at the end of the block.
+    async def start(
+        tree: Startable,
+        *,
+        name: str = "palmette",
+        kill_grace: float = 1.0,
+        blocked_after: float | None = 1.0,
+        heartbeat: Heartbeat | None = None,
+    ) -> AsyncGenerator[System]:
+        """Start ``tree`` and stop it at the end of the block. ``heartbeat`` says when a silent process node is lost.
+
+        Code that was killed is called a zombie after ``kill_grace`` seconds. An actor that holds up the event loop for
+        more than ``blocked_after`` seconds is named in a warning (``None``: nobody looks; nor in a simulation); see
+        :mod:`palmette.actors.watchdog`.
 
         Raises:
             StartFailed: a child could not start; what had been started was stopped again, in reverse.
             ActorDied: the tree's root gave up during the block.
         """
         # A simulated loop brings the system that belongs to it.
-        make: type[System] = getattr(asyncio.get_running_loop(), "system_class", System)
-        system = make(name=name, kill_grace=kill_grace)
+        simulated: type[System] | None = getattr(asyncio.get_running_loop(), "system_class", None)
+        system = (simulated or System)(name=name, kill_grace=kill_grace)
+        system.heartbeat = heartbeat or system.heartbeat
+        watchdog = None if blocked_after is None or simulated is not None else Watchdog(system, blocked_after)
         body = asyncio.current_task()
         assert body is not None
         cancelling = body.cancelling()
@@ -139,6 +125,8 @@ class System:
             system._closing = True
             stop = system.loop.create_task(system._shutdown(tree))
             cancelled = await settle([stop])
+            if watchdog is not None:
+                watchdog.close()
             stop.result()
             if cancelled:
                 raise asyncio.CancelledError
@@ -209,129 +197,21 @@ class System:
         """A new, unstarted incarnation. A simulation makes cells that can be struck by faults."""
         return Cell(self, slot, parent, cls, options)
 
-    def arrived(self, slot: Slot) -> None:
-        """For starters: an incarnation is up; tell those who wait for its name."""
-        self.registry_table.owner_started(slot)
-        arrivals, self._arrivals = self._arrivals, set()
-        for arrival in arrivals:
-            if not arrival.done():
-                arrival.set_result(None)
-
     @property
     def nodes(self) -> Nodes:
         """The process nodes of this system; the first use starts what they need."""
         if self._nodes is None:
-            from palmette.actors.nodes import Nodes
-
-            self._nodes = Nodes(self)
+            self._nodes = self.make_nodes()
         return self._nodes
 
-    # --- finding actors ---------------------------------------------------------------------------------------------
+    def make_nodes(self) -> Nodes:
+        """What starts process nodes. A simulation has nodes of its own."""
+        from palmette.actors.nodes import Nodes
 
-    def child_slot(self, parent: Cell, name: str) -> Slot:
-        """The address of ``parent``'s child ``name``, made on first use."""
-        path = f"{parent.slot.path.rstrip('/')}/{name}"
-        slot = self.slots.get(path)
-        if slot is None:
-            # The one that references hold already, if any do: they come alive with it.
-            slot = self._vacant.pop(path, None)
-            if slot is None or slot.target is not None:
-                slot = Slot(path)
-            self.slots[path] = slot
-        slot.dynamic = parent.slot.dynamic
-        slot.given_up = False
-        if parent.children is None:
-            parent.children = {}
-        parent.children[name] = slot
-        return slot
-
-    def own_slot(self, path: str) -> Slot:
-        """In a process node: the address of the actor that the node was started for."""
-        self._own_path = path
-        slot = self.slots[path] = Slot(path)
-        return slot
-
-    def release(self, slot: Slot) -> None:
-        """Give up an address for good; at once, or when a zombie's code there has ended."""
-        if slot.target is not None:
-            slot.given_up = True
-            return
-        parent = self.slots.get(slot.path.rpartition("/")[0] or "/")
-        if parent is not None and isinstance(parent.target, Cell) and parent.target.children is not None:
-            parent.target.children.pop(slot.name, None)
-        self.slots.pop(slot.path, None)
-        self._vacant[slot.path] = slot
-        self.registry_table.owner_released(slot)
+        return Nodes(self)
 
     def ref(self, slot: Slot) -> Ref[object]:
         return Ref(self, slot)
-
-    def ref_at(self, path: str, actor: type[T]) -> Ref[T]:
-        """A reference to an address, whether or not somebody lives there."""
-        slot = self.slots.get(path) or self._vacant.get(path)
-        if slot is None:
-            slot = self._vacant[path] = Slot(path)
-        if slot.target is None and path not in self.slots:
-            slot.target = self._elsewhere(path)
-        return cast("Ref[T]", Ref(self, slot))
-
-    def target_at(self, path: str) -> Target | None:
-        """What lives at an address, or a stand-in for it, if it is this process's to know."""
-        slot = self.slots.get(path)
-        return self._elsewhere(path) if slot is None else slot.target
-
-    def _elsewhere(self, path: str) -> Target | None:
-        below = None if self._nodes is None else self._nodes.below(path)
-        if below is not None or self.uplink is None:
-            return below
-        mine = self._own_path is not None and (path == self._own_path or path.startswith(self._own_path + "/"))
-        return None if mine else self.uplink(path)
-
-    def whereis(self, name: str, actor: type[T]) -> Ref[T]:
-        """The actor registered as ``name``, or living at the address ``name`` if that begins with ``/``.
-
-        Raises:
-            ActorDied: nobody has that name; the reason is ``NoProcess``.
-        """
-        slot = self.slots.get(name) if name.startswith("/") else self.registry_table.names.get(name)
-        if slot is None and name.startswith("/") and self.target_at(name) is not None:
-            return self.ref_at(name, actor)
-        if slot is None:
-            known = ", ".join(sorted(self.registry_table.names))
-            raise ActorDied(f"{name!r} (registered are: {known})", NoProcess(name))
-        return cast("Ref[T]", Ref(self, slot))
-
-    async def lookup(self, name: str, actor: type[T]) -> Ref[T]:
-        """Like :meth:`whereis`, but asks the system's authority: what a process node uses for names elsewhere."""
-        if name in self.registry_table.names or self.uplink is None:
-            return self.whereis(name, actor)
-        path = await self.ref_at("/system/registry", Registry).call(Registry.whereis, name)
-        if path is None:
-            raise ActorDied(repr(name), NoProcess(name))
-        return self.ref_at(path, actor)
-
-    async def wait_for(self, name: str, actor: type[T], *, timeout: float | None = None) -> Ref[T]:
-        """Wait until somebody lives under ``name``; at most ``timeout`` seconds (default: the deadline in force).
-
-        Raises:
-            DeadlineExceeded: nobody came.
-        """
-        at = get_deadline()
-        if timeout is not None or at is None:
-            at = self.loop.time() + (DEFAULT_CALL_SECONDS if timeout is None else timeout)
-        while True:
-            slot = self.slots.get(name) if name.startswith("/") else self.registry_table.names.get(name)
-            if slot is not None and slot.target is not None and slot.target.state in ("running", "suspended"):
-                return cast("Ref[T]", Ref(self, slot))
-            if self.loop.time() >= at:
-                where = "at" if name.startswith("/") else "registered as"
-                raise DeadlineExceeded(f"nobody lived {where} {name!r} in time")
-            arrival: asyncio.Future[None] = self.loop.create_future()
-            self._arrivals.add(arrival)
-            try:
-                await asyncio.wait([arrival], timeout=at - self.loop.time())
-            finally:
-                self._arrivals.discard(arrival)
 
     def current_slot(self) -> Slot | None:
         """The address of the actor whose code is running, if any."""
@@ -353,48 +233,3 @@ class System:
         from palmette.actors.full_tree import full_tree
 
         return await full_tree(self.slots[self._own_path or "/"], timeout)
-
-    def statistics(self) -> SystemStatistics:
-        alive = sum(1 for slot in self.slots.values() if slot.target is not None)
-        return SystemStatistics(actors=alive, **self._counts)
-
-    def why(self, path: str) -> list[ExitRecord]:
-        """The exits recorded at or below an address, oldest first."""
-        return [r for r in self.exits if r.path == path or r.path.startswith(path.rstrip("/") + "/")]
-
-    def watch_exits(self, watcher: Ref[object]) -> None:
-        """Send every :class:`ExitRecord` to ``watcher`` from now on, in order. To ask again changes nothing."""
-        if watcher not in self._exit_watchers:
-            self._exit_watchers.append(watcher)
-
-    # --- book-keeping of the kernel ---------------------------------------------------------------------------------
-
-    def record_exit(self, slot: Slot, kind: str, reason: Reason) -> None:
-        """An incarnation of this process, or the process of one, has ended."""
-        self.adopt_exit(
-            ExitRecord(at=self.clock(), path=slot.path, kind=kind, incarnation=slot.incarnation, reason=reason)
-        )
-
-    def adopt_exit(self, record: ExitRecord) -> None:
-        """Keep and pass on an exit that was recorded here or in a node."""
-        self._counts["exits"] += 1
-        if not is_graceful(record.reason):
-            self._counts["crashes"] += 1
-            log.info("%s (%s) ended: %s", record.path, record.kind, describe(record.reason))
-        self.exits.append(record)
-        for watcher in self._exit_watchers:
-            if watcher.is_alive() and watcher.path != record.path:
-                watcher.send(record)
-
-    def log_zombie(self, cell: Cell) -> None:
-        self._counts["zombies"] += 1
-        log.warning("%s was killed but its code runs on: it swallows cancellation", cell.slot.path)
-
-    def dead_letter(self, path: str, message: object) -> None:
-        self._counts["dead_letters"] += 1
-        self.dead_letters.append(DeadLetter(at=self.clock(), path=path, message=_brief.repr(message)))
-
-    def undeliverable(self, path: str, request: Request, reason: Reason) -> None:
-        """Fail a call that can no longer be answered; a cast becomes a dead letter."""
-        if not request.fail(ActorDied(path, reason)):
-            self.dead_letter(path, request)

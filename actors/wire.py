@@ -1,7 +1,10 @@
 """Frames: what two processes of a system say to each other.
 
-A frame is a 4-byte big-endian length and a MessagePack array that begins with the frame's tag. ``id`` numbers pair a
-question with its answer within one link and one direction. ``path`` is always the addressee.
+A frame is its length and its number, 4 bytes each and big-endian, and a MessagePack array that begins with the frame's
+tag. Each direction of a link counts its frames from 0 (modulo 2**32), so that one that is missing, comes twice or comes
+too early is noticed when the next one arrives: a stream does not do that, but what carries it across hosts, or a
+simulated network, may. ``id`` numbers pair a question with its answer within one link and one direction. ``path`` is
+always the addressee.
 """
 
 from __future__ import annotations
@@ -13,14 +16,22 @@ from typing import Final
 import msgspec
 
 from palmette.actors.exits import Reason
+from palmette.actors.heartbeat import Heartbeat
 from palmette.actors.introspection import ExitRecord, TreeNode
 from palmette.actors.starting import StartOptions
 
-HEADER: Final = struct.Struct(">I")
+HEADER: Final = struct.Struct(">II")
+"""Length of the body in bytes, and number of the frame."""
+NUMBERS: Final = 1 << 32
+"""Frames are counted modulo this."""
 MAX_FRAME: Final = 256 << 20
 """Bytes. A frame that claims more ends the link: it is a bug or an attack, and would exhaust memory."""
 MAX_GREETING: Final = 4096
 """Bytes of a first frame, from somebody who has not shown a token yet."""
+
+
+class OutOfStep(ValueError):
+    """A frame is not the one that was due: what came before it was lost, or it comes again."""
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -29,6 +40,7 @@ class Order(msgspec.Struct, frozen=True):
     node: str
     socket: str
     token: str
+    heartbeat: Heartbeat
 
     def __repr__(self) -> str:
         return f"<order for {self.node}>"  # the token is nobody's business
@@ -189,6 +201,16 @@ class Exited(msgspec.Struct, frozen=True, array_like=True, tag="exited"):
     record: ExitRecord
 
 
+class Beat(msgspec.Struct, frozen=True, array_like=True, tag="beat"):
+    """Nothing to say, and still there."""
+
+
+class GivenUp(msgspec.Struct, frozen=True, array_like=True, tag="given_up"):
+    """The last frame of a side that does not trust the link any more."""
+
+    why: str
+
+
 class Logged(msgspec.Struct, frozen=True, array_like=True, tag="logged"):
     """News from a node: a record of its Python logging, formatted."""
 
@@ -201,7 +223,7 @@ class Logged(msgspec.Struct, frozen=True, array_like=True, tag="logged"):
 Greeting = Hello | Stillborn
 Frame = (
     Greeting | StartActor | Started | NotStarted | Ended | Call | Reply | CallFailed | Cast | Send | Monitor | Fell
-    | Tie | Untie | ExitSignal | Stop | Kill | AskTree | TreeIs | Exited | Logged
+    | Tie | Untie | ExitSignal | Stop | Kill | AskTree | TreeIs | Exited | Logged | Beat | GivenUp
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()
@@ -209,10 +231,10 @@ _decoder: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
 _greeting_decoder: msgspec.msgpack.Decoder[Greeting] = msgspec.msgpack.Decoder(Greeting)
 
 
-def encode_frame(frame: Frame) -> tuple[bytes, bytes]:
+def encode_frame(frame: Frame, number: int) -> tuple[bytes, bytes]:
     """A frame's header and body; apart, so that a large body need not be copied to be put behind a header."""
     body = _encoder.encode(frame)
-    return HEADER.pack(len(body)), body
+    return HEADER.pack(len(body), number), body
 
 
 class FrameReader:
@@ -221,6 +243,8 @@ class FrameReader:
     def __init__(self, *, trusting: bool) -> None:
         self._buffer = bytearray()
         self._trusting = trusting
+        self._due = 0
+        """The next frame's number."""
 
     def trust(self) -> None:
         """Take all kinds of frames from the next one on."""
@@ -230,6 +254,7 @@ class FrameReader:
         """The frames that ``data`` completes, decoded one by one.
 
         Raises:
+            OutOfStep: a frame was lost, or comes twice.
             ValueError: the stream is not ours (a length beyond the limit, or a body that is no frame).
         """
         buffer = self._buffer
@@ -237,16 +262,19 @@ class FrameReader:
         start = 0
         try:
             while len(buffer) - start >= HEADER.size:
-                (length,) = HEADER.unpack_from(buffer, start)
+                length, number = HEADER.unpack_from(buffer, start)
                 limit = MAX_FRAME if self._trusting else MAX_GREETING
                 if length > limit:
                     raise ValueError(f"a frame of {length} bytes: more than {limit}")
+                if number != self._due:
+                    raise OutOfStep(f"frame {number} came where {self._due} was due")
                 begin = start + HEADER.size
                 if len(buffer) < begin + length:
                     break
                 with memoryview(buffer)[begin : begin + length] as body:
                     frame = (_decoder if self._trusting else _greeting_decoder).decode(body)
                 start = begin + length
+                self._due = (number + 1) % NUMBERS
                 yield frame
         finally:
             del buffer[:start]

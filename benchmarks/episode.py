@@ -58,6 +58,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     client: ModelClient
     dialect: Dialect
     needs_machine: bool
+    pooled: bool
     limits: ReactLimits
     seconds: float
     wrap_tools: WrapTools | None
@@ -71,6 +72,10 @@ class EpisodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     benchmark: Benchmark
     client: ModelClient
     machine: str = "local"
+    pool: str | None = None
+    """The registered name of a pool of machines of that image; ``None``: each episode makes its own."""
+    warm: int | None = None
+    """Machines that the pool keeps up for the next episodes; ``None``: a few."""
     limits: ReactLimits = ReactLimits()
     seconds: float = 1800.0
     """Deadline of an episode from its start, all attempts and judging included."""
@@ -90,6 +95,7 @@ class EpisodeSettings(msgspec.Struct, frozen=True, kw_only=True):
             client=self.client,
             dialect=self.benchmark.dialect,
             needs_machine=self.benchmark.needs_machine,
+            pooled=self.pool is not None,
             limits=self.limits,
             seconds=self.seconds,
             wrap_tools=self.wrap_tools,

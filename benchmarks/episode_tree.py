@@ -1,7 +1,7 @@
 """One episode, as a tree::
 
     <task>+<sample>            rest_for_one, temporary
-    ├── machine                permanent      the sandbox (benchmarks that need one)
+    ├── machine                permanent      the sandbox, its own or a pool's (benchmarks that need one)
     ├── agent                  transient      plays; its transcript goes to the pool
     └── evaluator              transient, significant      judges in the same machine; ends the episode
 
@@ -16,6 +16,7 @@ Only the evaluator holds the benchmark and the grader's half of the task. The ag
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Final
 
@@ -28,7 +29,7 @@ from palmette.benchmarks.outcomes import Outcome, Truncated
 from palmette.benchmarks.pool import EpisodePool
 from palmette.benchmarks.task import Task, Turn
 from palmette.benchmarks.verdict import HOPELESS
-from palmette.machines import MachineActor, RemoteMachine
+from palmette.machines import LeasedMachine, MachineActor, RemoteMachine
 from palmette.supervisors import ChildSpec, Supervisor, child
 from palmette.supervisors.policy import Directive
 
@@ -44,7 +45,7 @@ AGENT_RULES: Final[Mapping[str, Directive]] = {
 }
 
 
-class _Part(Actor):
+class _Part(Actor, ABC):
     """What agent and evaluator share: one piece of work, done beside the mailbox, and then the end."""
 
     async def continued(self) -> None:
@@ -57,13 +58,17 @@ class _Part(Actor):
         else:
             await super().receive(message)
 
+    @abstractmethod
     async def work(self) -> None:
         """What this part of an episode does."""
-        raise TypeError(f"{type(self).__name__} has no work()")
 
-    def machine(self, needed: bool) -> RemoteMachine | None:
-        """The episode's machine, where it has one."""
-        return RemoteMachine(self.sibling("machine", MachineActor)) if needed else None
+    async def machine(self, *, needed: bool, pooled: bool) -> RemoteMachine | None:
+        """The episode's machine, where it has one; a leased one may have to be waited for."""
+        if not needed:
+            return None
+        if not pooled:
+            return RemoteMachine(self.sibling("machine", MachineActor))
+        return RemoteMachine(await self.sibling("machine", LeasedMachine).call(LeasedMachine.machine))
 
 
 class AgentActor(_Part):
@@ -79,7 +84,7 @@ class AgentActor(_Part):
         pool = self.system.whereis("pool", EpisodePool)
         journal = self.system.whereis("journal", Journal)
         with deadline(settings.seconds + MARGIN):
-            machine = self.machine(settings.needs_machine)
+            machine = await self.machine(needed=settings.needs_machine, pooled=settings.pooled)
             begun = await pool.call(EpisodePool.begin, request.key, machine)
             attempt, tools, client = begun.attempt, begun.tools, settings.client
             journal.cast(
@@ -129,7 +134,7 @@ class EvaluatorActor(_Part):
             if transcript.stop == "truncated":
                 outcome: Outcome = Truncated(reason=transcript.reason)
             else:
-                machine = self.machine(settings.benchmark.needs_machine)
+                machine = await self.machine(needed=settings.benchmark.needs_machine, pooled=settings.pool is not None)
                 outcome = await settings.benchmark.rubric(task).judge(task, transcript, machine)
             now = time.time()
             ended = EpisodeEnded(
@@ -150,9 +155,13 @@ class EvaluatorActor(_Part):
 
 def episode_spec(settings: EpisodeSettings, task: Task, request: EpisodeRequest, name: str) -> ChildSpec[Supervisor]:
     """The tree of one episode."""
-    machine = child(
-        MachineActor, settings.machine, settings.run, name="machine", restart="permanent", shutdown=STOP_SECONDS
-    )
+    machine: ChildSpec[Actor]
+    if settings.pool is None:
+        machine = child(MachineActor, settings.machine, settings.run, name="machine", shutdown=STOP_SECONDS)
+    else:
+        # The pool has had its own patience: what it refuses is the episode's end.
+        refused: dict[str, Directive] = {"NoMachine": "escalate", "ImageRefused": "escalate"}
+        machine = child(LeasedMachine, settings.pool, name="machine", shutdown=STOP_SECONDS, rules=refused)
     agent = child(
         AgentActor,
         settings.for_agent(),

@@ -243,7 +243,7 @@ class EpisodePool(Actor):
             async with asyncio.timeout(settings.seconds):
                 reason = await wait_for(episode.end)
         except TimeoutError:
-            await tree.stop(Shutdown("overdue"), timeout=STOP_SECONDS)
+            await tree.terminate(Shutdown("overdue"), timeout=STOP_SECONDS)
             late = f"the episode's deadline of {settings.seconds:g} s"
             return Truncated(reason=late) if episode.work is None else JudgeFailed(reason=f"no verdict by {late}")
         if episode.ended is not None:

@@ -3,6 +3,7 @@
     /                     rest_for_one, ends when the runner has finished
     ├── journal           the run store's owner
     ├── rollouts          one_for_all
+    │   ├── machines      warm ones, and no more at a time than the provider can bear (where not `local`)
     │   ├── pool          plays episodes, one result each
     │   └── episodes      dynamic: one tree per episode under way
     └── runner            asks for every episode of the plan that the journal does not know as ended
@@ -31,7 +32,13 @@ from palmette.benchmarks.errors import BadOption
 from palmette.benchmarks.journal.actor import Journal
 from palmette.benchmarks.journal.records import EpisodeKey
 from palmette.benchmarks.pool import EpisodePool
+from palmette.machines import machine_pool
 from palmette.supervisors import Backoff, ChildSpec, DynamicSupervisor, Supervisor, child
+
+POOL = "machines"
+"""The name of the pool of machines."""
+WARM = 2
+"""Machines kept up beyond those in use, unless the config says otherwise."""
 
 PATIENT = Backoff(min=0.05, max=2.0, give_up_after=20.0)
 """For what fails because something else is being restarted, or is locked for a moment."""
@@ -48,6 +55,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None = None
     base_url: str | None = None
     machine: str = "local"
+    warm: int | None = None
+    """Machines that are kept up for the next episodes; ``None``: as many as suit the image."""
     concurrency: int = 16
     limit: int | None = None
     """Only the first so many tasks."""
@@ -61,6 +70,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
             value: int | None = getattr(self, name)
             if value is not None and value < 1:
                 raise BadOption(f"--{name} is at least 1, got {value}")
+        if self.warm is not None and self.warm < 0:
+            raise BadOption(f"--warm is at least 0, got {self.warm}")
         if self.episode_seconds <= 0:
             raise BadOption(f"--episode-seconds is more than 0, got {self.episode_seconds:g}")
 
@@ -112,6 +123,8 @@ def run_tree(prepared: Prepared, *, run: str, journal: str) -> ChildSpec[Supervi
         benchmark=prepared.benchmark,
         client=prepared.client,
         machine=config.machine,
+        pool=POOL if prepared.benchmark.needs_machine and (config.warm or config.machine != "local") else None,
+        warm=config.warm,
         limits=ReactLimits(seconds=config.episode_seconds),
         seconds=config.episode_seconds + 60.0,
     )
@@ -162,6 +175,12 @@ def rollouts_spec(settings: EpisodeSettings, concurrency: int) -> ChildSpec[Supe
         child(EpisodePool, settings, concurrency, name="pool", rules={"RunAborted": "escalate"}),
         DynamicSupervisor.spec(name="episodes"),
     ]
+    if settings.pool is not None:
+        warm = min(concurrency, WARM) if settings.warm is None else settings.warm
+        machines = machine_pool(
+            settings.machine, settings.run, warm=warm, most=concurrency + warm, register=settings.pool
+        )
+        children.insert(0, machines)
     return Supervisor.spec(
         name="rollouts", strategy="one_for_all", rules={"max_restarts": "escalate"}, children=children
     )

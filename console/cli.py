@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import typer
 
+from palmette.console.commands import machines
 from palmette.console.commands.demo import demo
 from palmette.console.commands.report import report
 from palmette.console.commands.resume import resume
@@ -46,6 +47,7 @@ for command, panel in (
     (version, "Other"),
 ):
     app.command(rich_help_panel=panel)(command)
+app.add_typer(machines.app, name="machines", rich_help_panel="Other")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

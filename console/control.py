@@ -67,6 +67,8 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     """As in the tree; ``absent`` where nothing lives there."""
     exits: tuple[Ended, ...] = ()
     """At or below it, oldest first."""
+    blocked: tuple[str, ...] = ()
+    """Each time that its code held up the event loop, for people to read."""
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -158,7 +160,8 @@ class Control(Actor):
                 target = None if slot is None else slot.target
                 state = "absent" if slot is None else "down" if target is None else target.state
                 exits = tuple(_told(r.at, r.path, r.kind, r.incarnation, r.reason) for r in system.why(path))
-                return Reply(run=stage.run, why=Why(path=path, state=state, exits=exits))
+                blocked = tuple(str(record) for record in system.blocked_by(path))
+                return Reply(run=stage.run, why=Why(path=path, state=state, exits=exits, blocked=blocked))
 
 
 def _told(at: float, path: str, kind: str, incarnation: int, reason: Reason) -> Ended:

@@ -25,6 +25,7 @@ from contextlib import ExitStack, contextmanager, suppress
 import msgspec
 
 from palmette.actors import Killed, System
+from palmette.actors.running import run as run_program
 from palmette.benchmarks.errors import JournalError
 from palmette.benchmarks.journal import JournalStore, Run
 from palmette.console import leases
@@ -75,7 +76,7 @@ def play(work: Work, run: Run, journal: str) -> Ending:
             if stage.ended_before:
                 stage.log.append(f"{stage.ended_before:,} of {work.planned:,} episodes had ended before; going on")
             with _shown(stage) as painter:
-                code = asyncio.run(_play(stage, painter, holder))
+                code = run_program(_play(stage, painter, holder))
         if stage.view_lost:
             say("the live view failed, and the run went on without it; please report this")
         return Ending(run=run.id, code=code, seconds=time.monotonic() - stage.started)

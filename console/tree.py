@@ -20,6 +20,7 @@ _STATES = {
     "down": ("↻", "@", "yellow"),
     "restarting": ("↻", "@", "yellow"),
     "stopping": ("◍", "-", "yellow"),
+    "draining": ("◐", "-", "yellow"),
     "suspended": ("∥", "=", "blue"),
     "done": ("✓", "+", "green"),
     "stopped": ("○", ".", "bright_black"),

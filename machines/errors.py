@@ -8,19 +8,25 @@
     ├── PathEscapes         a path leads out of the machine
     ├── NotAFile            a FIFO, a device or a socket stands where a file was meant
     ├── FileTooLarge        a file holds more bytes than the caller allowed
+    ├── SnapshotNotPossible the backend keeps no state, or less than was asked for
+    ├── ImageUnusable       the image does not exist or cannot be a machine (no python3); another try fails alike
     └── UnknownImage        no backend answers to this image string
 
 A command that ran and failed is no exception: it is an :class:`~palmette.machines.contract.ExecResult`. Missing
 files and directories keep Python's own names (``FileNotFoundError``, ``IsADirectoryError``, ``NotADirectoryError``).
 
 :func:`boundary` is the one place where an ``OSError`` of the host is sorted into "lost" or "ordinary".
-"""
 
-from __future__ import annotations
+This file also runs inside machines (see :mod:`palmette.machines.runner`): Python 3.6, standard library only.
+"""
 
 import errno
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from palmette.machines.evidence import Evidence
 
 
 class MachineError(Exception):
@@ -33,6 +39,10 @@ class MachineLost(MachineError):
     """The machine is gone, was stopped, or the host under it failed: no result can be had from it."""
 
     retryable = True
+
+    def __init__(self, text: str, evidence: "Evidence | None" = None) -> None:
+        super().__init__(text if evidence is None else f"{text}: {evidence}")
+        self.evidence = evidence
 
 
 class CommandNotStarted(MachineError):
@@ -49,6 +59,14 @@ class NotAFile(MachineError):
 
 class FileTooLarge(MachineError):
     """The file is larger than ``max_bytes``."""
+
+
+class SnapshotNotPossible(MachineError):
+    """The backend keeps no state, or less of it than was asked for."""
+
+
+class ImageUnusable(MachineError):
+    """The image does not exist, or is not fit to be a machine. A fresh machine would fail alike."""
 
 
 class UnknownImage(MachineError):
@@ -75,7 +93,7 @@ _HOST_FAILURES = frozenset(
 
 
 @contextmanager
-def boundary(doing: str, *, alive: Callable[[], bool]) -> Generator[None]:
+def boundary(doing: str, *, alive: "Callable[[], bool]") -> "Generator[None]":
     """Sort the ``OSError`` of a backend's edge: a lost machine or a failing host is ``MachineLost``, the rest passes.
 
     Args:

@@ -1,38 +1,37 @@
 """Read, write and list files inside a machine, by descriptors, never by a path that could change underneath.
 
-Plain blocking functions on a descriptor of the machine's root directory; :mod:`palmette.machines.local` decides what
-is small enough to run on the event loop.
+Plain blocking functions on a descriptor of the machine's root directory; the caller decides what is small enough to
+run on an event loop.
 
 A file is written beside its target and renamed over it: a reader sees the old file or the new one, and a symbolic
 link in the target's place is replaced, not followed. A FIFO, device or socket is never opened.
-"""
 
-from __future__ import annotations
+This file also runs inside machines (see :mod:`palmette.machines.runner`): Python 3.6, standard library only.
+"""
 
 import errno
 import os
-import secrets
-import shutil
 import stat
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 
 from palmette.machines.errors import FileTooLarge, NotAFile
 from palmette.machines.paths import open_inside, open_parent
 
 
-def write_file(root: int, path: str, data: bytes, mode: int) -> None:
-    """Write ``data`` to ``path``, atomically; directories above it are made."""
+def write_file(root: int, path: str, pieces: "Iterable[bytes]", mode: int) -> None:
+    """Write ``pieces`` to ``path``, atomically; directories above it are made."""
     parent, name = open_parent(root, path)
-    temporary = f".palmette-{secrets.token_hex(6)}"
+    temporary = f".palmette-{os.urandom(6).hex()}"
     try:
         _refuse_special(parent, name, path)
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=parent)
         try:
             try:
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(fd, view) :]
+                for piece in pieces:
+                    view = memoryview(piece)
+                    while view:
+                        view = view[os.write(fd, view) :]
                 os.fchmod(fd, mode)
             finally:
                 os.close(fd)
@@ -46,7 +45,7 @@ def write_file(root: int, path: str, data: bytes, mode: int) -> None:
 
 
 @contextmanager
-def regular_file(root: int, path: str) -> Generator[tuple[int, int]]:
+def regular_file(root: int, path: str) -> "Generator[tuple[int, int]]":
     """A descriptor to read ``path`` from, and the file's size in bytes at this moment.
 
     Raises:
@@ -80,19 +79,27 @@ def read_file(root: int, path: str, max_bytes: int) -> bytes:
         if size <= max_bytes:
             chunks: list[bytes] = []
             room = max_bytes + 1
-            while room and (chunk := os.read(fd, min(room, 1 << 20))):
+            while room:
+                chunk = os.read(fd, min(room, 1 << 20))
+                if not chunk:
+                    break
                 chunks.append(chunk)
                 room -= len(chunk)
             if room:
                 return b"".join(chunks)
             size = os.fstat(fd).st_size
-    raise FileTooLarge(
+    raise too_large(path, size, max_bytes)
+
+
+def too_large(path: str, size: int, max_bytes: int) -> FileTooLarge:
+    """What to raise for ``path``."""
+    return FileTooLarge(
         f"{path!r} holds {size} bytes and at most {max_bytes} were allowed; raise max_bytes, "
         "or cut the file inside the machine first"
     )
 
 
-def list_directory(root: int, path: str) -> list[str]:
+def list_directory(root: int, path: str) -> "list[str]":
     """Names in a directory, sorted. Names that are not UTF-8 carry surrogate escapes, as ``os.listdir`` gives them."""
     fd = open_inside(root, path, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -103,12 +110,15 @@ def list_directory(root: int, path: str) -> list[str]:
 
 def remove_tree(path: str) -> None:
     """Delete a directory and all below it, also where a command took its own permissions away. Missing is fine."""
+    import shutil  # draws in all compressors, and most programs never come here
+
     try:
         shutil.rmtree(path)
     except FileNotFoundError:
         if os.path.lexists(path):  # something inside went away under us: once more from the top
             shutil.rmtree(path)
     except PermissionError:
+        os.chmod(path, 0o700)
         for directory, _, _ in os.walk(path):
             for entry in os.scandir(directory):
                 if entry.is_dir(follow_symlinks=False):

@@ -21,8 +21,8 @@ another user than its commands, or take a backend with a pid namespace (a contai
 call it when a program starts, in a thread. ``PR_SET_PDEATHSIG`` would cost another exec per command (0.7 ms,
 half of the whole) and would reach the first process only.
 
-**What runs where.** ``put`` and ``get`` up to :data:`SMALL` bytes are done on the event loop (some 50 µs); larger ones,
-``list`` and removals in a thread, with :data:`FILE_DEADLINE`. Each running command takes three file descriptors,
+**What runs where.** ``put`` and ``get`` up to 64 KiB are done on the event loop (some 50 µs); larger ones,
+``list`` and removals in a thread, with a deadline. Each running command takes three file descriptors,
 four with stdin.
 """
 
@@ -37,28 +37,30 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeVar
 
-from palmette.machines.contract import ExecResult, Limits, StreamName
-from palmette.machines.errors import (
-    CommandNotStarted,
-    FileTooLarge,
-    MachineError,
-    MachineLost,
-    boundary,
+from palmette.machines.contract import (
+    ExecResult,
+    Limits,
+    Machine,
+    MachineDescription,
+    Process,
+    Snapshot,
+    SnapshotGrade,
+    StreamName,
+    TerminalSize,
 )
-from palmette.machines.files import list_directory, read_file, remove_tree, write_file
+from palmette.machines.errors import MachineError, MachineLost, boundary
 from palmette.machines.identity import MachineId
-from palmette.machines.paths import open_inside
-from palmette.machines.process import Execution, uninterrupted
-from palmette.machines.scratch import parent_directory, prepare_parent
-from palmette.machines.tree import EXEC_TAG, KILL_DEADLINE, MACHINE_TAG, group_known, open_tree, writable_group
+from palmette.machines.local_process import Conversation, LocalProcess
+from palmette.machines.local_space import Space
+from palmette.machines.process import Execution
+from palmette.machines.scratch import parent_directory
+from palmette.machines.shelter import sheltered
+from palmette.machines.snapshots import MAX_BYTES, demand, read_snapshot, write_snapshot
+from palmette.machines.tree import EXEC_TAG, KILL_DEADLINE, MACHINE_TAG, Tree, group_known, open_tree, writable_group
 from palmette.machines.wrapper import check_program, raise_not_started, raise_own_failure, wrap
 
-T = TypeVar("T")
+E = TypeVar("E", bound=Execution)
 
-SMALL = 1 << 16
-"""Bytes up to which a file is read or written on the event loop."""
-FILE_DEADLINE = 60.0
-"""Seconds for one put, get, list or removal."""
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -73,14 +75,14 @@ class LocalMachine(AbstractAsyncContextManager["LocalMachine"]):
 
     def __init__(self, owner: str, *, root: Path | None = None) -> None:
         self._id = str(MachineId.new(owner))
-        self._parent = parent_directory(root)
-        self._directory = f"{self._parent}/{self._id}"
-        self._work = f"{self._directory}/work"
-        self._tmp = f"{self._directory}/tmp"
-        self._inode = (0, 0)
+        self._owner = owner
+        self._root = root
+        self._space = Space(parent_directory(root), self._id)
+        self._archive: Path | None = None
         self._state: Literal["new", "running", "stopping", "stopped"] = "new"
         self._count = 0
         self._running: set[Execution] = set()
+        self._processes: set[asyncio.Task[ExecResult]] = set()
         self._idle = asyncio.Event()
         self._stop_lock = asyncio.Lock()
 
@@ -95,7 +97,15 @@ class LocalMachine(AbstractAsyncContextManager["LocalMachine"]):
     @property
     def directory(self) -> Path:
         """The working directory, as the host sees it."""
-        return Path(self._work)
+        return Path(self._space.work)
+
+    @property
+    def snapshot_grade(self) -> SnapshotGrade | None:
+        return "workdir"
+
+    def restore(self, archive: Path) -> None:
+        """Have :meth:`start` unpack this snapshot in the working directory."""
+        self._archive = archive
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -110,17 +120,16 @@ class LocalMachine(AbstractAsyncContextManager["LocalMachine"]):
         """Make the scratch directory.
 
         Raises:
-            MachineError: started before, or the parent directory is not ours alone.
+            MachineError: started before, the parent directory is not ours alone, or the snapshot cannot be read.
             MachineLost: the host cannot make directories now.
         """
         if self._state != "new":
             raise MachineError(f"machine {self._id} was started before; make another one")
         with boundary("start", alive=lambda: True):
-            prepare_parent(self._parent)
-            os.mkdir(self._directory, 0o700)
             self._state = "running"
-            os.mkdir(self._work, 0o700)
-            self._inode = _inode(os.lstat(self._work))
+            self._space.make()
+        if self._archive is not None:
+            await self._unpack(await asyncio.to_thread(read_snapshot, self._archive))
 
     async def exec(
         self,
@@ -144,49 +153,59 @@ class LocalMachine(AbstractAsyncContextManager["LocalMachine"]):
         Raises:
             MachineLost: the scratch directory is gone, the machine was stopped, or the command could not be killed.
             CommandNotStarted: no such program or directory, not executable, too long, or a limit the host refuses.
-            ValueError: ``timeout`` is not a finite positive number, or another argument makes no sense.
         """
-        self._check_running()
-        if not (math.isfinite(timeout) and timeout > 0):
-            raise ValueError(f"timeout must be a finite number of seconds > 0, got {timeout!r}")
-        if not group_known():
-            await asyncio.to_thread(writable_group)
-            self._check_running()
-        self._count += 1
-        exec_id = f"{self._id}.{self._count}"
-        with boundary(f"exec {_short(command)}", alive=self._alive):
-            execution = self._launch(
-                command, exec_id, stdin, timeout, self._environment(exec_id, env), cwd, limits, max_output, on_output
+        exec_id = await self._prepare(timeout)
+        environment = self._environment(exec_id, env)
+
+        def make(tree: Tree) -> Execution:
+            return Execution(
+                wrap(command, entry=tree.entry(), limits=limits, mark=_mark(exec_id)),
+                tree=tree,
+                env=environment,
+                stdin=stdin,
+                timeout=timeout,
+                max_output=max_output,
+                on_output=on_output,
             )
-        self._running.add(execution)
-        try:
-            result = await execution.run()
-        finally:
-            self._running.discard(execution)
-            if not self._running:
-                self._idle.set()
-        if self._state != "running":
-            raise MachineLost(f"machine {self._id} was stopped while the command ran")
-        if not self._alive():
-            raise MachineLost(
-                f"the scratch directory of machine {self._id} went away while the command ran; "
-                "its result says nothing, start another machine"
+
+        return await self._run(self._launch(command, exec_id, environment, cwd, make), exec_id)
+
+    async def open(
+        self,
+        command: str | Sequence[str],
+        *,
+        timeout: float = 3600.0,
+        env: Mapping[str, str] | None = None,
+        cwd: str = ".",
+        limits: Limits | None = None,
+        terminal: TerminalSize | None = None,
+    ) -> Process:
+        """As :meth:`exec`, and talk with it. A limit that the host refuses is told by its ``wait``."""
+        exec_id = await self._prepare(timeout)
+        environment = self._environment(exec_id, env)
+
+        def make(tree: Tree) -> Conversation:
+            conversation = Conversation(tree=tree, env=environment, timeout=timeout, terminal=terminal)
+            name = conversation.open_terminal()
+            conversation.set_command(
+                wrap(command, entry=tree.entry(), limits=limits, mark=_mark(exec_id), terminal=name)
             )
-        raise_own_failure(result.exit_code, result.stderr, mark=_mark(exec_id))
-        return result
+            return conversation
+
+        conversation = self._launch(command, exec_id, environment, cwd, make)
+        process = LocalProcess(conversation, self._run(conversation, exec_id))
+        self._processes.add(process.end)
+        process.end.add_done_callback(self._process_ended)
+        return process
 
     async def put(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
-        """Write a file, atomically; directories above it are made, a symbolic link in its place is replaced.
+        """Atomically; directories above it are made, a symbolic link in its place is replaced.
 
         Raises:
             PathEscapes, NotAFile, IsADirectoryError, NotADirectoryError: the path is no place for a file.
-            MachineLost: the scratch directory is gone, or the host failed (no space).
         """
-        doing = f"put {path!r}"
-        if len(data) <= SMALL:
-            self._at_root(doing, lambda root: write_file(root, path, data, mode))
-        else:
-            await self._in_thread(doing, lambda root: write_file(root, path, data, mode))
+        self._check_running()
+        await self._space.put(path, data, mode)
 
     async def get(self, path: str, *, max_bytes: int = 64 << 20) -> bytes:
         """Read a regular file.
@@ -194,36 +213,64 @@ class LocalMachine(AbstractAsyncContextManager["LocalMachine"]):
         Raises:
             FileNotFoundError, IsADirectoryError, NotAFile, PathEscapes: there is no such file.
             FileTooLarge: it holds more than ``max_bytes``.
-            MachineLost: the scratch directory is gone, or the host failed.
-        """
-        doing = f"get {path!r}"
-        try:
-            return self._at_root(doing, lambda root: read_file(root, path, min(max_bytes, SMALL)))
-        except FileTooLarge:
-            if max_bytes <= SMALL:
-                raise
-        return await self._in_thread(doing, lambda root: read_file(root, path, max_bytes))
-
-    async def list(self, path: str = ".") -> list[str]:
-        """Names in a directory, sorted.
-
-        Raises:
-            FileNotFoundError, NotADirectoryError, PathEscapes: there is no such directory.
-            MachineLost: the scratch directory is gone, or the host failed.
-        """
-        return await self._in_thread(f"list {path!r}", lambda root: list_directory(root, path))
-
-    async def reset(self) -> None:
-        """Kill what runs (its ``exec`` returns with signal 9) and empty the working directory.
-
-        Raises:
-            MachineLost: the scratch directory is gone, or something would not die.
         """
         self._check_running()
+        return await self._space.get(path, max_bytes)
+
+    async def put_archive(self, path: str, archive: bytes) -> None:
+        self._check_running()
+        await self._space.put_archive(path, archive, links=False)
+
+    async def get_archive(self, path: str = ".", *, max_bytes: int = 1 << 30) -> bytes:
+        self._check_running()
+        return await self._space.get_archive(path, max_bytes)
+
+    async def list(self, path: str = ".") -> list[str]:
+        self._check_running()
+        return await self._space.list(path)
+
+    async def probe(self, *, timeout: float = 5.0) -> float:
+        """Run a command of its own: there is no other way to a host than being on it."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        result = await self.exec(":", timeout=timeout)
+        if not result.ok:
+            raise MachineLost(f"machine {self._id} did not run a command within {timeout:g} s: {result}")
+        return loop.time() - began
+
+    async def snapshot(self, *, minimum: SnapshotGrade = "workdir") -> Snapshot:
+        """The working directory, as an archive beside the machines' directories."""
+        self._check_running()
+        demand(minimum, "workdir", "local")
+        archive = await self._space.get_archive(".", MAX_BYTES)
+        return await asyncio.to_thread(write_snapshot, archive, image="local", machine=self._id, root=self._root)
+
+    async def fork(self) -> Machine:
+        self._check_running()
+        archive = await self._space.get_archive(".", MAX_BYTES)
+        twin = LocalMachine(self._owner, root=self._root)
+        await twin.start()
+        await twin._unpack(archive)
+        return twin
+
+    async def describe(self) -> MachineDescription:
+        self._check_running()
+        system = os.uname()
+        return MachineDescription(
+            id=self._id,
+            image="local",
+            backend="local",
+            workdir=self._space.real_work(),
+            platform=f"{system.sysname} {system.release} {system.machine}",
+            cpus=float(len(os.sched_getaffinity(0))),
+            snapshot_grade="workdir",
+        )
+
+    async def reset(self) -> None:
+        """Kill what runs (its ``exec`` returns with signal 9) and empty the working directory."""
+        self._check_running()
         await self._silence()
-        with boundary("reset", alive=self._alive):
-            os.close(self._open_root())
-            await uninterrupted(self._empty)
+        await self._space.empty()
 
     async def stop(self) -> None:
         """Kill what runs (its ``exec`` raises ``MachineLost``) and remove the scratch directory. Twice is fine.
@@ -240,46 +287,72 @@ class LocalMachine(AbstractAsyncContextManager["LocalMachine"]):
             try:
                 await self._silence()
             finally:
-                await uninterrupted(self._remove)
+                await self._space.remove()
             self._state = "stopped"
 
-    def _launch(
-        self,
-        command: str | Sequence[str],
-        exec_id: str,
-        stdin: bytes,
-        timeout: float,
-        env: dict[str, str],
-        cwd: str,
-        limits: Limits | None,
-        max_output: int,
-        on_output: Callable[[StreamName, bytes], None] | None,
-    ) -> Execution:
-        directory = self._open_directory(cwd)
+    async def _unpack(self, archive: bytes) -> None:
         try:
-            where = f"/proc/self/fd/{directory}"  # the directory that was checked, whatever its name leads to by now
-            if not isinstance(command, str):
-                check_program(command, search=env["PATH"], cwd=os.readlink(where))
-            tree = open_tree(exec_id)
+            await self._space.put_archive(".", archive, links=True)
+        except BaseException:
+            await sheltered(self.stop())
+            raise
+
+    async def _prepare(self, timeout: float) -> str:
+        """The next command's id."""
+        self._check_running()
+        if not (math.isfinite(timeout) and timeout > 0):
+            raise ValueError(f"timeout must be a finite number of seconds > 0, got {timeout!r}")
+        if not group_known():
+            await asyncio.to_thread(writable_group)
+            self._check_running()
+        self._count += 1
+        return f"{self._id}.{self._count}"
+
+    def _launch(
+        self, command: str | Sequence[str], exec_id: str, env: dict[str, str], cwd: str, make: Callable[[Tree], E]
+    ) -> E:
+        with boundary(f"exec {_short(command)}", alive=self._space.alive):
+            directory = self._space.open_directory(cwd)
             try:
-                execution = Execution(
-                    wrap(command, entry=tree.entry(), limits=limits, mark=_mark(exec_id)),
-                    tree=tree,
-                    env=env,
-                    stdin=stdin,
-                    timeout=timeout,
-                    max_output=max_output,
-                    on_output=on_output,
-                )
-                execution.start(where)
-            except BaseException as error:
-                tree.gone()
-                if isinstance(error, OSError):
-                    raise_not_started(error, command)
-                raise
-            return execution
+                where = f"/proc/self/fd/{directory}"  # what was checked, whatever its name leads to by now
+                if not isinstance(command, str):
+                    check_program(command, search=env["PATH"], cwd=os.readlink(where))
+                tree = open_tree(exec_id)
+                try:
+                    execution = make(tree)
+                    execution.start(where)
+                except BaseException as error:
+                    tree.gone()
+                    if isinstance(error, OSError):
+                        raise_not_started(error, command)
+                    raise
+            finally:
+                os.close(directory)
+        self._running.add(execution)
+        return execution
+
+    async def _run(self, execution: Execution, exec_id: str) -> ExecResult:
+        """To its end, and what that says about the machine."""
+        try:
+            result = await execution.run()
         finally:
-            os.close(directory)
+            self._running.discard(execution)
+            if not self._running:
+                self._idle.set()
+        if self._state != "running":
+            raise MachineLost(f"machine {self._id} was stopped while the command ran")
+        if not self._space.alive():
+            raise MachineLost(
+                f"the scratch directory of machine {self._id} went away while the command ran; "
+                "its result says nothing, start another machine"
+            )
+        raise_own_failure(result.exit_code, execution.last_words(), mark=_mark(exec_id))
+        return execution.told(result)
+
+    def _process_ended(self, task: asyncio.Task[ExecResult]) -> None:
+        self._processes.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waits will see it; nobody has to
 
     def _environment(self, exec_id: str, extra: Mapping[str, str] | None) -> dict[str, str]:
         tags = {MACHINE_TAG: self._id, EXEC_TAG: exec_id}
@@ -288,8 +361,8 @@ class LocalMachine(AbstractAsyncContextManager["LocalMachine"]):
         return {
             "PATH": os.environ.get("PATH", _PATH),
             "LANG": "C.UTF-8",
-            "HOME": self._work,
-            "TMPDIR": self._tmp,
+            "HOME": self._space.work,
+            "TMPDIR": self._space.tmp,
             **(extra or {}),
             **tags,
         }
@@ -299,49 +372,6 @@ class LocalMachine(AbstractAsyncContextManager["LocalMachine"]):
             raise MachineError(f"machine {self._id} is not started; await start() first")
         if self._state != "running":
             raise MachineLost(f"machine {self._id} was stopped; start another one")
-
-    def _alive(self) -> bool:
-        try:
-            return _inode(os.lstat(self._work)) == self._inode
-        except OSError:
-            return False
-
-    def _open_root(self) -> int:
-        root = os.open(self._work, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
-        if _inode(os.fstat(root)) != self._inode:
-            os.close(root)
-            raise MachineLost(f"somebody replaced the scratch directory of machine {self._id}; start another machine")
-        return root
-
-    def _open_directory(self, cwd: str) -> int:
-        root = self._open_root()
-        try:
-            if not os.path.isdir(self._tmp):
-                os.mkdir(self._tmp, 0o700)
-            try:
-                return open_inside(root, cwd, os.O_PATH | os.O_DIRECTORY)
-            except (FileNotFoundError, NotADirectoryError) as error:
-                if not self._alive():
-                    raise
-                raise CommandNotStarted(f"there is no directory {cwd!r} in the machine to run a command in") from error
-        finally:
-            os.close(root)
-
-    def _at_root(self, doing: str, work: Callable[[int], T]) -> T:
-        self._check_running()
-        with boundary(doing, alive=self._alive):
-            root = self._open_root()
-            try:
-                return work(root)
-            finally:
-                os.close(root)
-
-    async def _in_thread(self, doing: str, work: Callable[[int], T]) -> T:
-        try:
-            async with asyncio.timeout(FILE_DEADLINE):
-                return await asyncio.to_thread(self._at_root, doing, work)
-        except TimeoutError as error:
-            raise MachineLost(f"{doing} took more than {FILE_DEADLINE:g} s; the file system hangs") from error
 
     async def _silence(self) -> None:
         """Kill the commands that run and wait until they are buried."""
@@ -353,24 +383,10 @@ class LocalMachine(AbstractAsyncContextManager["LocalMachine"]):
         try:
             async with asyncio.timeout(3 * KILL_DEADLINE):
                 await self._idle.wait()
+                if self._processes:
+                    await asyncio.wait(self._processes)
         except TimeoutError as error:
             raise MachineLost(f"{len(self._running)} command(s) of machine {self._id} would not die") from error
-
-    def _empty(self) -> None:
-        remove_tree(self._tmp)
-        remove_tree(self._work)
-        os.mkdir(self._work, 0o700)
-        self._inode = _inode(os.lstat(self._work))
-
-    def _remove(self) -> None:
-        try:
-            remove_tree(self._directory)
-        except OSError as error:
-            raise MachineError(f"the scratch directory {self._directory} could not be removed: {error}") from error
-
-
-def _inode(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
 
 
 def _mark(exec_id: str) -> str:

@@ -10,30 +10,19 @@ inside, and :class:`~palmette.machines.errors.PathEscapes` says so.
 
 A path that goes up past the machine's root by its own dots (``../secret``) is refused with ``PathEscapes`` rather
 than silently taken as ``secret``.
+
+This file also runs inside machines (see :mod:`palmette.machines.runner`): Python 3.6, standard library only.
 """
 
-from __future__ import annotations
-
-import ctypes
 import errno
 import os
 import stat
-from functools import cache
+from functools import lru_cache
 
 from palmette.machines.errors import PathEscapes
+from palmette.machines.runner.libc import openat2
 
-_SYS_OPENAT2 = 437  # the same on every architecture, linux/include/uapi/asm-generic/unistd.h
-_RESOLVE_NO_MAGICLINKS = 0x02
-_RESOLVE_IN_ROOT = 0x10
 _AT_FDCWD = -100
-_RACES = 100
-"""openat2(2) answers EAGAIN when a rename anywhere raced with a ``..``; the manual asks callers to call again."""
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-class _OpenHow(ctypes.Structure):
-    _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
 
 
 def open_inside(root: int, path: str, flags: int) -> int:
@@ -47,11 +36,13 @@ def open_inside(root: int, path: str, flags: int) -> int:
     """
     check(path)
     if has_openat2():
-        return _openat2(root, path, flags)
+        return openat2(root, path, flags)
+    if os.path.samestat(os.fstat(root), os.stat("/")):  # nothing to be led out of
+        return os.open(f"/{path}", flags | os.O_CLOEXEC)
     return _walk(root, path, flags)
 
 
-def open_parent(root: int, path: str) -> tuple[int, str]:
+def open_parent(root: int, path: str) -> "tuple[int, str]":
     """Open the directory that is to hold ``path``, made first if need be; the descriptor and the last component.
 
     Raises:
@@ -90,31 +81,16 @@ def check(path: str) -> None:
             )
 
 
-@cache
+@lru_cache(maxsize=1)
 def has_openat2() -> bool:
     """Whether this kernel lets us call openat2 (seccomp profiles older than the call answer EPERM)."""
     try:
-        os.close(_openat2(_AT_FDCWD, ".", os.O_PATH))
+        os.close(openat2(_AT_FDCWD, ".", os.O_PATH))
     except OSError as error:
         if error.errno in (errno.ENOSYS, errno.EPERM):
             return False
         raise
     return True
-
-
-def _openat2(root: int, path: str, flags: int) -> int:
-    how = _OpenHow(flags | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
-    raw = os.fsencode(path)
-    for _ in range(_RACES):
-        fd = _libc.syscall(
-            ctypes.c_long(_SYS_OPENAT2), ctypes.c_int(root), raw, ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how))
-        )
-        if fd >= 0:
-            return fd
-        if ctypes.get_errno() not in (errno.EAGAIN, errno.EINTR):
-            break
-    code = ctypes.get_errno()
-    raise OSError(code, os.strerror(code), path)
 
 
 def _walk(root: int, path: str, flags: int) -> int:
@@ -146,7 +122,7 @@ def _walk(root: int, path: str, flags: int) -> int:
             os.close(fd)
 
 
-def _make_directories(root: int, parts: list[str]) -> int:
+def _make_directories(root: int, parts: "list[str]") -> int:
     here = open_inside(root, ".", os.O_PATH | os.O_DIRECTORY)
     for index, part in enumerate(parts):
         prefix = "/".join(parts[: index + 1])

@@ -6,7 +6,8 @@ has :data:`GRACE` to finish, and is killed.
 
 One coroutine does everything: the loop's callbacks only note which descriptor is ready. So an exception from
 ``on_output``, a cancellation and a deadline all arrive at the same place, and the same burial follows each:
-process group killed, first process reaped, tree killed, pipes drained and closed.
+process group killed, first process reaped, tree killed, pipes drained and closed. A process that its caller talks
+with (:mod:`palmette.machines.local_process`) is the same, with other ends to its pipes.
 
 Starting a process blocks the loop for about half a millisecond (``vfork``, under the interpreter lock: a thread
 would not help). Everything after that which may wait is done in a thread.
@@ -15,6 +16,7 @@ would not help). Everything after that which may wait is done in a thread.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import select
 import signal
@@ -36,7 +38,7 @@ T = TypeVar("T")
 GRACE = 0.1
 """Seconds for what outlives the command and holds its output (``tee`` in a process substitution) to end by itself."""
 _CHUNK = 1 << 16
-_DRAIN = 1 << 21
+DRAIN = 1 << 21
 """Bytes read from a pipe after everything is dead: more than any pipe holds, so that only a survivor can fill it."""
 
 
@@ -57,7 +59,8 @@ class Execution:
         self._argv = argv
         self._tree = tree
         self._env = env
-        self._stdin = memoryview(stdin)
+        self._stdin = stdin
+        self._sent = 0
         self._timeout = timeout
         self._on_output = on_output
         self._captures: dict[StreamName, Capture] = {"stdout": Capture(max_output), "stderr": Capture(max_output)}
@@ -74,6 +77,14 @@ class Execution:
         self._killed = False
         self._late = False
 
+    def last_words(self) -> bytes:
+        """The end of what went to standard error."""
+        return self._captures["stderr"].value()
+
+    def told(self, result: ExecResult) -> ExecResult:
+        """The result as the caller is to have it."""
+        return result
+
     def kill(self) -> None:
         """End the command from outside; :meth:`run` buries it and returns its result (signal 9)."""
         self._killed = True
@@ -88,22 +99,14 @@ class Execution:
         self._began = time.monotonic()
         theirs: list[int] = []
         try:
-            stdin = subprocess.DEVNULL
-            if self._stdin:
-                stdin, self._writer = os.pipe()
-                theirs.append(stdin)
-            names: tuple[StreamName, StreamName] = ("stdout", "stderr")
-            for name in names:
-                ours, other = os.pipe()
-                self._readers[ours] = name
-                theirs.append(other)
-            for fd in (*self._readers, *([self._writer] if self._stdin else [])):
+            stdin, stdout, stderr = self._connect(theirs)
+            for fd in (*self._readers, *([self._writer] if self._writer >= 0 else [])):
                 os.set_blocking(fd, False)
             self._process = subprocess.Popen(
                 self._argv,
                 stdin=stdin,
-                stdout=theirs[-2],
-                stderr=theirs[-1],
+                stdout=stdout,
+                stderr=stderr,
                 cwd=cwd,
                 env=self._env,
                 start_new_session=True,
@@ -121,6 +124,19 @@ class Execution:
         finally:
             for fd in theirs:
                 os.close(fd)
+
+    def _connect(self, theirs: list[int]) -> tuple[int, int, int]:
+        """Make the pipes: ours into ``_readers`` and ``_writer``, the command's into ``theirs`` and the result."""
+        stdin = subprocess.DEVNULL
+        if self._stdin:
+            stdin, self._writer = os.pipe()
+            theirs.append(stdin)
+        names: tuple[StreamName, StreamName] = ("stdout", "stderr")
+        for name in names:
+            ours, other = os.pipe()
+            self._readers[ours] = name
+            theirs.append(other)
+        return stdin, theirs[-2], theirs[-1]
 
     async def run(self) -> ExecResult:
         """Wait until the command, and all that it started, are gone.
@@ -204,19 +220,22 @@ class Execution:
             self._write()
         for fd in list(self._readers):
             if fd in ready:
-                self._read(fd, _DRAIN)
+                self._read(fd, DRAIN)
 
     def _write(self) -> None:
         try:
-            self._stdin = self._stdin[os.write(self._writer, self._stdin[: 1 << 18]) :]
+            self._sent += os.write(self._writer, memoryview(self._stdin)[self._sent : self._sent + (1 << 18)])
         except BlockingIOError:
             return
         except BrokenPipeError:  # it does not want to read (any more), which is its right
-            self._stdin = self._stdin[:0]
-        if not self._stdin:
-            self._loop.remove_writer(self._writer)
-            os.close(self._writer)
-            self._writer = -1
+            self._sent = len(self._stdin)
+        if self._sent == len(self._stdin):
+            self._close_writer()
+
+    def _close_writer(self) -> None:
+        self._loop.remove_writer(self._writer)
+        os.close(self._writer)
+        self._writer = -1
 
     def _read(self, fd: int, room: int) -> bool:
         """Read what is there, at most about ``room`` bytes; whether the stream ended."""
@@ -226,20 +245,27 @@ class Execution:
                 chunk = os.read(fd, _CHUNK)
             except BlockingIOError:
                 return False
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                chunk = b""  # a terminal that nobody has open any more
             if not chunk:
                 self._loop.remove_reader(fd)
                 del self._readers[fd]
                 os.close(fd)
                 return True
             room -= len(chunk)
-            self._captures[name].feed(chunk)
-            if self._on_output is not None:
-                self._on_output(name, chunk)
+            self._take(name, chunk)
         return False
+
+    def _take(self, name: StreamName, chunk: bytes) -> None:
+        self._captures[name].feed(chunk)
+        if self._on_output is not None:
+            self._on_output(name, chunk)
 
     def _drain(self) -> bool:
         """Read what the dead left in the pipes; whether something still holds them (it escaped the tree)."""
-        ended = [self._read(fd, _DRAIN) for fd in list(self._readers)]
+        ended = [self._read(fd, DRAIN) for fd in list(self._readers)]
         return not all(ended)
 
     async def _bury(self) -> None:

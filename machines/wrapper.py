@@ -21,9 +21,17 @@ SHELL = "/bin/sh"
 _FAILED = 125
 
 
-def wrap(command: str | Sequence[str], *, entry: str, limits: Limits | None, mark: str) -> list[str]:
-    """The argv to start. ``entry`` is the tree's shell code, ``mark`` a word that tells the wrapper's own failures."""
+def wrap(
+    command: str | Sequence[str], *, entry: str, limits: Limits | None, mark: str, terminal: str | None = None
+) -> list[str]:
+    """The argv to start.
+
+    ``entry`` is the tree's shell code, ``mark`` a word that tells the wrapper's own failures. ``terminal`` names the
+    pseudo-terminal: the shell leads a new session, so that the first terminal it opens is its controlling one.
+    """
     steps = ["ulimit -c 0"]
+    if terminal is not None:
+        steps.append(f"exec 0<>{terminal} 1>&0 2>&0")
     if entry:
         steps.append(f"{{ {entry}; }} 2>/dev/null || {{ echo '{mark} tree' >&2; exit {_FAILED}; }}")
     if limits is not None and (code := _ulimits(limits)):

@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from palmette.actors.actor import Actor
+from palmette.actors.endpoints import endpoint
 from palmette.actors.errors import StartFailed
-from palmette.actors.exits import Crashed, Killed, MaxRestarts, Reason, Shutdown
+from palmette.actors.exits import Crashed, Declined, Killed, MaxRestarts, Reason, Shutdown, describe
 from palmette.actors.messages import ChildExit, Exit
+from palmette.supervisors.errors import NoSuchChild
 from palmette.supervisors.policy import Backoff, Budget, judge
 from palmette.supervisors.spec import ChildSpec
 
 if TYPE_CHECKING:
     from palmette.actors.slot import Slot
 
-ChildState = Literal["running", "restarting", "completed", "stopped", "undefined"]
-"""``undefined`` is a child that is down with its group and comes back with it."""
+ChildState = Literal["running", "restarting", "completed", "stopped", "declined", "undefined"]
+"""``declined`` is a child that did not want to start; ``undefined`` one that is down with its group and comes back with
+it."""
 
 
 class ChildInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +101,11 @@ class Child:
         self.trouble_since = None
 
 
+def declined(member: Child) -> str:
+    """What to say of ``member``, which has just declined to start."""
+    return f"{member.slot.path} {describe(member.slot.last_exit or Declined())}"
+
+
 class Restarter(Actor, ABC):
     """What both kinds of supervisor do with a single child. Not for direct use."""
 
@@ -137,9 +145,15 @@ class Restarter(Actor, ABC):
     # --- start and stop --------------------------------------------------------------------------------------------
 
     async def _start(self, member: Child) -> None:
-        """Start ``member``. Raises StartFailed."""
+        """Start ``member``; one that declines is no failure. Raises StartFailed."""
         self._call_off(member)
-        await member.spec.start(self.system, member.slot, self._cell)
+        try:
+            await member.spec.start(self.system, member.slot, self._cell)
+        except StartFailed as failure:
+            if not isinstance(failure.reason, Declined):
+                raise
+            member.state = "declined"
+            return
         member.state = "running"
         member.started_at = self.system.loop.time()
 
@@ -157,6 +171,8 @@ class Restarter(Actor, ABC):
         When this returns no code of them runs, or it is a zombie's.
         """
         loop, grace = self.system.loop, self.system.kill_grace
+        # A supervisor that is drained drains: its children may finish until its own time is up, and are stopped then.
+        drain = self._cell.drain_left()
         begun = loop.time()
         patience: dict[float, list[Child]] = {}
         ends: dict[str, asyncio.Future[Reason]] = {}
@@ -167,11 +183,15 @@ class Restarter(Actor, ABC):
                 continue
             ends[member.spec.name] = target.ended()
             shutdown = member.spec.shutdown
-            if shutdown == "brutal":
+            if drain is not None:
+                target.drain(drain)
+            elif shutdown == "brutal":
                 target.kill(Killed("by its supervisor"))
                 continue
-            target.stop(Shutdown())
-            patience.setdefault(float("inf") if shutdown == "infinity" else float(shutdown), []).append(member)
+            else:
+                target.stop(Shutdown())
+            seconds = float("inf") if shutdown == "infinity" else 0.0 if shutdown == "brutal" else float(shutdown)
+            patience.setdefault(seconds + (drain or 0.0), []).append(member)
         for seconds in sorted(patience):
             waiting = [ends[member.spec.name] for member in patience[seconds]]
             left = None if seconds == float("inf") else max(0.0, begun + seconds - loop.time())
@@ -296,11 +316,35 @@ class Restarter(Actor, ABC):
         self._members.pop(member.spec.name, None)
         self.system.release(member.slot)
 
-    def _infos(self) -> list[ChildInfo]:
+    def _member(self, name: str) -> Child:
+        member = self._members.get(name)
+        if member is None:
+            known = ", ".join(self._members) or "none"
+            raise NoSuchChild(f"{self.path} has no child {name!r}; it has: {known}")
+        return member
+
+    @endpoint
+    async def which_children(self) -> list[ChildInfo]:
+        """The children: those of a static supervisor in start order, others in no promised one."""
         return [member.info() for member in self._members.values()]
 
+    @endpoint
+    async def which_child(self, name: str) -> ChildInfo:
+        """One of them. Raises NoSuchChild."""
+        return self._member(name).info()
+
+    @endpoint
+    async def count_children(self) -> ChildCounts:
+        """How many there are of what."""
+        return self.counts()
+
+    @endpoint
+    async def get_childspec(self, name: str) -> ChildSpec[Actor]:
+        """What a child is started from, defaults included; for callers in this process. Raises NoSuchChild."""
+        return self._member(name).spec
+
     def counts(self) -> ChildCounts:
-        """``count_children`` without a call, for the supervisor itself."""
+        """:meth:`count_children` without a call, for the supervisor itself."""
         members: Sequence[Child] = list(self._members.values())
         supervisors = sum(1 for member in members if member.spec.supervisor)
         return ChildCounts(

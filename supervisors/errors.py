@@ -9,6 +9,7 @@
         ├── ChildExists    … or has one already
         ├── TooManyChildren  a dynamic supervisor is at ``max_children``
         └── StartRefused   ``start_child`` or ``restart_child`` could not start it
+            └── StartDeclined  … as it raised ``Decline``
 """
 
 from __future__ import annotations
@@ -34,3 +35,7 @@ class TooManyChildren(Refused):
 
 class StartRefused(Refused):
     """The child could not start; the text says why."""
+
+
+class StartDeclined(StartRefused):
+    """The child declined to start, which is no failure: a static supervisor keeps its spec, if it is not temporary."""

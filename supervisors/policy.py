@@ -98,14 +98,21 @@ class Budget:
     __slots__ = ("_stamps", "max_restarts", "max_seconds")
 
     def __init__(self, max_restarts: int, max_seconds: float) -> None:
-        if max_restarts < 0 or not max_seconds > 0:
-            raise BadSpec(f"max_restarts >= 0 within max_seconds > 0, got {max_restarts} within {max_seconds}")
+        self.check(max_restarts, max_seconds)
         self.max_restarts = max_restarts
         self.max_seconds = max_seconds
-        self._stamps: deque[float] = deque()
+        self._stamps: deque[float] | None = None  # made with the first restart: most supervisors see none
+
+    @staticmethod
+    def check(max_restarts: int, max_seconds: float) -> None:
+        """Raise BadSpec where this is no budget."""
+        if max_restarts < 0 or not max_seconds > 0:
+            raise BadSpec(f"max_restarts >= 0 within max_seconds > 0, got {max_restarts} within {max_seconds}")
 
     def spend(self, now: float) -> bool:
         """Count one restart; false when that is one too many. Failed attempts count, manual ones are not brought."""
+        if self._stamps is None:
+            self._stamps = deque()
         while self._stamps and self._stamps[0] < now - self.max_seconds:
             self._stamps.popleft()
         self._stamps.append(now)

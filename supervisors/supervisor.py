@@ -40,6 +40,10 @@ restart triggers the group of the strategy:
 ``rest_for_one``   the child and those that were started after it
 =================  =============================================================
 
+A child that declines to start (its ``started`` raises :class:`~palmette.actors.Decline`) is no failure: the others go
+on without it. Its spec stays, with no process, unless it is temporary; it is asked again by
+:meth:`Supervisor.restart_child`, and with its group.
+
 Five differences, on purpose: restarts may wait (``backoff``); a spent budget ends the supervisor with ``MaxRestarts``,
 abnormal for its parent, while ``auto_shutdown`` ends it with ``Shutdown("completed")``; ``rules`` treat exit reasons
 specially; a child that completed, or was stopped by :meth:`Supervisor.terminate_child`, stays so when its siblings'
@@ -57,8 +61,8 @@ from palmette.actors.actor import Actor
 from palmette.actors.cell import FAIR_SHARE
 from palmette.actors.endpoints import endpoint
 from palmette.actors.exits import MaxRestarts, Reason, Shutdown, describe
-from palmette.supervisors.children import Child, ChildCounts, ChildInfo, Restarter
-from palmette.supervisors.errors import BadSpec, ChildExists, NoSuchChild, StartRefused
+from palmette.supervisors.children import Child, Restarter, declined
+from palmette.supervisors.errors import BadSpec, ChildExists, StartDeclined, StartRefused
 from palmette.supervisors.policy import Backoff, Budget, Directive, Restart, judge
 from palmette.supervisors.spec import ChildSpec, Isolation
 from palmette.supervisors.spec import Shutdown as ShutdownTime
@@ -79,18 +83,8 @@ class Supervisor(Restarter):
         max_seconds: float = 5.0,
         auto_shutdown: AutoShutdown = "never",
     ) -> None:
-        if strategy not in ("one_for_one", "one_for_all", "rest_for_one"):
-            raise BadSpec(f"strategy is one_for_one, one_for_all or rest_for_one, not {strategy!r}")
-        if auto_shutdown not in ("never", "any_significant", "all_significant"):
-            raise BadSpec(f"auto_shutdown is never, any_significant or all_significant, not {auto_shutdown!r}")
-        names = [spec.name for spec in children]
-        if len(set(names)) < len(names):
-            twice = sorted(name for name, count in Counter(names).items() if count > 1)
-            raise BadSpec(f"two children cannot share a name: {', '.join(twice)}")
-        lost = [spec.name for spec in children if spec.significant and auto_shutdown == "never"]
-        if lost:
-            raise BadSpec(f"significant children ({', '.join(lost)}) need auto_shutdown other than never")
-        self._specs = list(children)
+        _check(children, strategy, auto_shutdown)
+        self._specs = tuple(children)
         self._strategy: Strategy = strategy
         self._auto_shutdown: AutoShutdown = auto_shutdown
         self._budget = Budget(max_restarts, max_seconds)
@@ -122,7 +116,8 @@ class Supervisor(Restarter):
             "max_seconds": max_seconds,
             "auto_shutdown": auto_shutdown,
         }
-        Supervisor(**kwargs)  # pyright: ignore[reportArgumentType] - built once for its checks alone
+        _check(children, strategy, auto_shutdown)
+        Budget.check(max_restarts, max_seconds)
         return ChildSpec(
             actor=Supervisor,
             kwargs=kwargs,
@@ -146,6 +141,13 @@ class Supervisor(Restarter):
             if len(self._members) % FAIR_SHARE == 0:
                 await asyncio.sleep(0)
             await self._start(member)  # StartFailed goes up; stopping() rolls back what is already up
+            if member.state == "declined":
+                self._forget_if_temporary(member)
+
+    def _forget_if_temporary(self, member: Child) -> None:
+        """``member`` is down: the spec of a temporary child has no further use."""
+        if member.spec.restart == "temporary":
+            self._drop(member)
 
     async def stopping(self, reason: Reason) -> None:
         for member in reversed(self._members.values()):
@@ -168,8 +170,7 @@ class Supervisor(Restarter):
     def _finish(self, member: Child) -> None:
         """``member`` has ended by itself, for good."""
         member.state = "completed"
-        if member.spec.restart == "temporary":
-            self._drop(member)
+        self._forget_if_temporary(member)
         if member.spec.significant:
             self._auto_stop()
 
@@ -198,8 +199,7 @@ class Supervisor(Restarter):
                 continue
             await self._stop(other)
             other.state = "undefined"
-            if other.spec.restart == "temporary":
-                self._drop(other)
+            self._forget_if_temporary(other)
 
     async def _restart(self, member: Child) -> None:
         await self._clear_group(member)
@@ -242,6 +242,7 @@ class Supervisor(Restarter):
         Raises:
             ChildExists: the name is taken, by a living child or by a spec that is kept.
             StartRefused: it did not start.
+            StartDeclined: it declined to start. Its spec is kept, unless it is temporary.
         """
         if spec.significant and self._auto_shutdown == "never":
             raise StartRefused(f"{spec.name!r} is significant, but {self.path} has auto_shutdown=never")
@@ -252,6 +253,9 @@ class Supervisor(Restarter):
         if failure is not None:
             self._drop(member)
             raise StartRefused(str(failure))
+        if member.state == "declined":
+            self._forget_if_temporary(member)
+            raise StartDeclined(declined(member))
         return member.slot.path
 
     @endpoint
@@ -261,8 +265,7 @@ class Supervisor(Restarter):
         group = self._group(member) if member.cancel_retry is not None else []
         member.state = "stopped"
         await self._stop(member)
-        if member.spec.restart == "temporary":
-            self._drop(member)
+        self._forget_if_temporary(member)
         # A group that waited out a backoff with it need not wait any longer.
         for other in group:
             if other.state == "undefined":
@@ -271,7 +274,12 @@ class Supervisor(Restarter):
 
     @endpoint
     async def restart_child(self, name: str) -> None:
-        """Start a child that is stopped or completed. Costs no budget."""
+        """Start a child that is stopped or completed, or declined before. Costs no budget.
+
+        Raises:
+            NoSuchChild, ChildExists: there is none of that name, or it is running or about to.
+            StartRefused, StartDeclined: it did not start; its spec is kept.
+        """
         member = self._member(name)
         if member.state in ("running", "restarting"):
             raise ChildExists(f"{member.slot.path} is {member.state}")
@@ -279,31 +287,31 @@ class Supervisor(Restarter):
         failure = await self._try(member)
         if failure is not None:
             raise StartRefused(str(failure))
+        if member.state == "declined":
+            raise StartDeclined(declined(member))
 
     @endpoint
     async def delete_child(self, name: str) -> None:
-        """Forget a child that is stopped or completed."""
+        """Forget a child that is down. Raises NoSuchChild, or ChildExists for one that is running or about to."""
         member = self._member(name)
         if member.state in ("running", "restarting"):
             raise ChildExists(f"{member.slot.path} is {member.state}; terminate it first")
         self._drop(member)
 
-    @endpoint
-    async def which_children(self) -> list[ChildInfo]:
-        """The children in start order."""
-        return self._infos()
 
-    @endpoint
-    async def count_children(self) -> ChildCounts:
-        """How many there are of what."""
-        return self.counts()
-
-    def _member(self, name: str) -> Child:
-        member = self._members.get(name)
-        if member is None:
-            known = ", ".join(self._members) or "none"
-            raise NoSuchChild(f"{self.path} has no child {name!r}; it has: {known}")
-        return member
+def _check(children: Sequence[ChildSpec[Actor]], strategy: Strategy, auto_shutdown: AutoShutdown) -> None:
+    """Raise BadSpec where these cannot go together."""
+    if strategy not in ("one_for_one", "one_for_all", "rest_for_one"):
+        raise BadSpec(f"strategy is one_for_one, one_for_all or rest_for_one, not {strategy!r}")
+    if auto_shutdown not in ("never", "any_significant", "all_significant"):
+        raise BadSpec(f"auto_shutdown is never, any_significant or all_significant, not {auto_shutdown!r}")
+    names = [spec.name for spec in children]
+    if len(names) > 1 and len(set(names)) < len(names):
+        twice = sorted(name for name, count in Counter(names).items() if count > 1)
+        raise BadSpec(f"two children cannot share a name: {', '.join(twice)}")
+    lost = [spec.name for spec in children if spec.significant and auto_shutdown == "never"]
+    if lost:
+        raise BadSpec(f"significant children ({', '.join(lost)}) need auto_shutdown other than never")
 
 
 def why(reason: Reason) -> str:

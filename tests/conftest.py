@@ -21,9 +21,17 @@ from pathlib import Path
 import psutil
 import pytest
 from hypothesis import HealthCheck, settings
+from support.docker_daemon import docker_daemon as docker_daemon
+from support.docker_daemon import docker_image as docker_image
+from support.docker_daemon import mortal_docker as mortal_docker
+from support.docker_daemon import mortal_docker_home as mortal_docker_home
 from support.postgres_server import mortal_postgres as mortal_postgres
 from support.postgres_server import postgres_server as postgres_server
 from support.postgres_server import postgres_template as postgres_template
+from support.ssh_server import mortal_sshd as mortal_sshd
+from support.ssh_server import ssh_jump_server as ssh_jump_server
+from support.ssh_server import ssh_server as ssh_server
+from support.ssh_server import sshd_program as sshd_program
 
 GRACE = 3.0
 

@@ -40,6 +40,7 @@ def virtual_time(loop: SimulatedLoop, seed: int) -> Generator[None]:
             stack.enter_context(mock.patch.object(time, name, clock))
         stack.enter_context(mock.patch.object(time, "sleep", _no_sleep))
         stack.enter_context(mock.patch.object(os, "urandom", draw.randbytes))
+        stack.enter_context(mock.patch.object(random, "_urandom", draw.randbytes))  # what `secrets` stands on
         state = random.getstate()
         random.seed(f"random/{seed}")
         try:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Sequence
+import gc
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import Generic, TypeVar
 
 from palmette.actors.errors import PalmetteError
@@ -65,7 +66,7 @@ def run(
     loop.log = EventLog(loop)
     loop.injector = Injector(faults, seed)
     try:
-        with virtual_time(loop, seed):
+        with virtual_time(loop, seed), _no_collections():
             value = loop.run_until_complete(main())
         return SimulationResult(value, loop.log.text(), loop.injector.injected, loop.steps, loop.time())
     except Exception as error:
@@ -74,8 +75,25 @@ def run(
         _close(loop)
 
 
+@contextlib.contextmanager
+def _no_collections() -> Generator[None]:
+    """Keep the garbage collector from choosing its own time: what is held weakly would end when it pleases.
+
+    The loop collects instead, every so many steps.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def _close(loop: SimulatedLoop) -> None:
     """End what a failed program left behind, so that one seed's tasks do not haunt the next."""
+    for node in list(loop.nodes.values()):
+        node.die()
     left = asyncio.all_tasks(loop)
     for task in left:
         task.cancel()
@@ -84,6 +102,8 @@ def _close(loop: SimulatedLoop) -> None:
             loop.run_until_complete(asyncio.wait(left, timeout=60.0))
     for task in asyncio.all_tasks(loop):
         task._log_destroy_pending = False  # type: ignore[attr-defined] # pyright: ignore
+    for node in loop.dead:
+        node.bury()
     loop.close()
 
 

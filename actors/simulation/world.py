@@ -15,10 +15,11 @@ from palmette.actors.errors import StartFailed
 from palmette.actors.exits import Crashed, Killed, Reason, describe, reason_of
 from palmette.actors.messages import Request
 from palmette.actors.simulation.faults import Fault, InjectedFault, Injector
-from palmette.actors.simulation.loop import SimulatedLoop
+from palmette.actors.simulation.loop import SimulatedLoop, VirtualLoop
 from palmette.actors.system import System
 
 if TYPE_CHECKING:
+    from palmette.actors.nodes import Nodes
     from palmette.actors.slot import Slot
     from palmette.actors.starting import StartOptions
 
@@ -89,12 +90,17 @@ class SimulatedSystem(System):
     def __init__(self, *, name: str = "palmette", kill_grace: float = 1.0) -> None:
         super().__init__(name=name, kill_grace=kill_grace)
         loop = self.loop
-        assert isinstance(loop, SimulatedLoop)
+        assert isinstance(loop, VirtualLoop)
         self.clock = loop.wall_time
         self.random = loop.jitter
         self.log: EventLog = loop.log
         self._injector: Injector = loop.injector
         self._faults: list[Fault] = []
+
+    def make_nodes(self) -> Nodes:
+        from palmette.actors.simulation.nodes import SimulatedNodes
+
+        return SimulatedNodes(self)
 
     def make_cell(self, slot: Slot, parent: Cell | None, cls: type[Actor], options: StartOptions) -> Cell:
         cell = SimulatedCell(self, slot, parent, cls, options)
@@ -110,7 +116,7 @@ class SimulatedSystem(System):
         kwargs: dict[str, object],
         options: StartOptions,
     ) -> Cell:
-        faults = self._injector.for_start(slot.path, slot.incarnation + 1)
+        faults = self._injector.for_start(slot.path)
         for fault in faults:
             if fault.kind == "slow_start":
                 self.log.write("fault", f"{slot.path}#{slot.incarnation + 1}", f"slow start by {fault.seconds:.3f} s")

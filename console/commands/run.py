@@ -27,6 +27,9 @@ def run(
         str | None, Option(metavar="URL", help="Address of an OpenAI-compatible endpoint.", show_default=False)
     ] = None,
     machine: Annotated[str, Option(metavar="IMAGE", help="Where commands run.")] = "local",
+    warm: Annotated[
+        int | None, Option(help="Machines kept up for the next episodes.", show_default="2, local 0")
+    ] = None,
     concurrency: Annotated[int, Option(help="Episodes at a time.")] = 16,
     limit: Annotated[int | None, Option(help="Only the first so many tasks.", show_default=False)] = None,
     samples: Annotated[int, Option(help="Episodes per task.")] = 1,
@@ -52,6 +55,7 @@ def run(
         model=model,
         base_url=base_url,
         machine=machine,
+        warm=warm,
         concurrency=concurrency,
         limit=limit,
         samples=samples,

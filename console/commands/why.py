@@ -30,7 +30,7 @@ def why(
     if json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n")
         return
-    _print(found)
+    show(found)
 
 
 def _asked(path: str, run: str | None, journal: str | None) -> Why:
@@ -59,11 +59,13 @@ def _recorded(path: str, run: str, journal: str | None) -> Why:
     return Why(path=path, state="absent", exits=tuple(exits))
 
 
-def _print(found: Why) -> None:
-    from palmette.console.plain import printable
+def show(found: Why) -> None:
+    from palmette.console.plain import one_line, printable
 
     for ended in found.exits:
         _print_one(ended)
+    for block in found.blocked:
+        print(one_line(block, 400))
     crashed = [ended for ended in found.exits if ended.traceback]
     if crashed:
         print(f"\nthe last traceback, of {crashed[-1].path}:\n{printable(crashed[-1].traceback).rstrip()}")

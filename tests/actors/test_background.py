@@ -11,6 +11,7 @@ from support.worlds import everywhere, took, turns
 from palmette.actors import (
     Actor,
     ActorDied,
+    Crashed,
     DeadlineExceeded,
     Killed,
     Refused,
@@ -335,3 +336,24 @@ async def test_a_timer_dies_with_its_incarnation() -> None:
         await asyncio.sleep(15)
         assert await probe.call(Probe.seen) == []
         assert system.statistics().dead_letters == 0
+
+
+@everywhere
+async def test_a_task_that_fails_to_clean_up_makes_an_orderly_end_a_crash() -> None:
+    async def untidy() -> None:
+        try:
+            await asyncio.sleep(100)
+        finally:
+            raise Boom("the directory is not empty")
+
+    async def begin(me: Probe) -> None:
+        me.start_task(untidy())
+
+    async with System.start(Supervisor.spec(children=[child(Probe, name="one", restart="temporary")])) as system:
+        one = system.whereis("one", Probe)
+        await one.call(Probe.go, begin)
+        await turns()
+        await one.terminate()
+        (record,) = [record for record in system.exits if record.path == "/one"]
+        assert isinstance(record.reason, Crashed)
+        assert record.reason.text == "the directory is not empty"

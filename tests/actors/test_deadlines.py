@@ -197,13 +197,13 @@ async def test_waiting_for_a_name_ends_at_the_deadline() -> None:
 
 
 @everywhere
-async def test_a_stop_that_takes_too_long_becomes_a_kill() -> None:
+async def test_a_termination_that_takes_too_long_becomes_a_kill() -> None:
     async with running(worker(Probe)) as system:
         probe = system.whereis("it", Probe)
         call = asyncio.create_task(probe.call(Probe.pass_gate))
         await turns()
         end = asyncio.create_task(ended(probe))
-        await probe.stop(timeout=7)
+        await probe.terminate(timeout=7)
         assert took(7)
         assert str((await end).detail) == "did not stop within 7 s"  # pyright: ignore[reportAttributeAccessIssue, reportUnknownArgumentType, reportUnknownMemberType]
         with pytest.raises(ActorDied):

@@ -28,5 +28,6 @@ def test_the_examples_of_a_module_do_what_they_say(name: str) -> None:
 
 
 def test_the_tutorials_are_among_them() -> None:
-    for name in ("palmette.actors.actor", "palmette.supervisors.supervisor"):
+    supervisors = ("supervisor", "tasks", "partition")
+    for name in ("palmette.actors.actor", *(f"palmette.supervisors.{module}" for module in supervisors)):
         assert doctest.testmod(importlib.import_module(name)).attempted > 3

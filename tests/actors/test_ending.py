@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import ClassVar
 
 import pytest
 from support.probes import Boom, Probe, actor_of, ended, last_exit, running, text_of, worker
-from support.worlds import everywhere, is_real, now, took, turns
+from support.worlds import everywhere, took, turns
 
-from palmette.actors import Actor, ActorDied, Crashed, Down, Killed, Normal, Reason, Shutdown, System, endpoint
+from palmette.actors import (
+    Actor,
+    ActorDied,
+    BadCall,
+    Crashed,
+    DeadlineExceeded,
+    Down,
+    Killed,
+    Normal,
+    Reason,
+    Shutdown,
+    endpoint,
+)
 from palmette.supervisors import Supervisor, child
-
-
-class Stubborn(Probe):
-    """Swallows its cancellations until ``release`` is set."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.release = asyncio.Event()
-
-    @endpoint
-    async def hang(self) -> str:
-        self.entered.set()
-        await insist(self.release)
-        return "done at last"
-
-
-async def insist(until: asyncio.Event) -> None:
-    """Wait for ``until``, whoever cancels."""
-    while not until.is_set():
-        try:
-            await until.wait()
-        except asyncio.CancelledError:
-            continue
 
 
 class Careful(Probe):
@@ -83,11 +73,86 @@ async def test_stop_lets_the_present_handler_finish_and_nothing_after_it() -> No
 
 
 @everywhere
+async def test_stop_ends_with_any_reason_that_is_asked_for() -> None:
+    for reason in (Normal(), Shutdown("x"), Killed("y"), Crashed("Asked", "for")):
+        async with running(worker(Careful)) as system:
+            await system.whereis("it", Careful).stop(reason)
+            assert last_exit(system, "/it").reason == reason
+            assert Careful.log == ["begins", "ends"]
+        Careful.log.clear()
+
+
+@everywhere
+async def test_who_asks_for_a_reason_learns_that_it_was_another() -> None:
+    async with running(worker(Careful), worker(Careful, name="other")) as system:
+        careful, other = system.whereis("it", Careful), system.whereis("other", Careful)
+        first = asyncio.create_task(careful.stop(Shutdown("first")))
+        await turns()
+        with pytest.raises(ActorDied, match=r"shutdown \(first\)"):
+            await careful.stop(Shutdown("second"))
+        await first
+        first = asyncio.create_task(other.stop(Normal()))
+        await turns()
+        await other.stop()  # whoever asks for no reason in particular is content with any graceful one
+        await first
+
+
+@everywhere
+async def test_who_stops_an_actor_that_crashes_instead_learns_of_the_crash() -> None:
+    async with running(worker(Probe)) as system:
+        probe = system.whereis("it", Probe)
+
+        async def wait_and_fail(me: Probe) -> None:
+            await me.gate.wait()
+            raise Boom("last words")
+
+        call = asyncio.create_task(probe.call(Probe.go, wait_and_fail))
+        await turns()
+        stop = asyncio.create_task(probe.stop())
+        await turns()
+        actor_of(probe).gate.set()
+        for waiting in (stop, call):
+            with pytest.raises(ActorDied, match="Boom: last words"):
+                await waiting
+
+
+@everywhere
+async def test_a_stop_that_takes_too_long_is_the_callers_to_judge() -> None:
+    async with running(worker(Probe)) as system:
+        probe = system.whereis("it", Probe)
+        call = asyncio.create_task(probe.call(Probe.pass_gate))
+        await turns()
+        with pytest.raises(DeadlineExceeded, match=r"/it did not stop within 7 s; terminate\(\) would kill it"):
+            await probe.stop(timeout=7)
+        assert took(7)
+        assert probe.statistics().state == "stopping"  # it was asked, and goes when it can
+        actor_of(probe).gate.set()
+        assert await call == "passed"
+        await probe.stop()
+        assert last_exit(system, "/it").reason == Shutdown()
+
+
+@everywhere
+async def test_an_actor_cannot_wait_for_its_own_end() -> None:
+    async with running(*(worker(Probe, name=name) for name in "abc")) as system:
+        waits: dict[str, Callable[[Probe], Awaitable[object]]] = {
+            "a": lambda me: me.ref.stop(),
+            "b": lambda me: me.ref.terminate(),
+            "c": lambda me: me.ref.drain(),
+        }
+        for name, wait in waits.items():
+            with pytest.raises(BadCall, match=r"waits for its own end, which waits for it; use self.stop\(\)"):
+                await system.whereis(name, Probe).call(Probe.go, wait)
+
+
+@everywhere
 async def test_stopping_the_dead_is_fine() -> None:
     async with running(worker(Probe)) as system:
         probe = system.whereis("it", Probe)
         await probe.stop()
-        await probe.stop()
+        await probe.stop(Normal())
+        assert await probe.terminate()
+        assert await probe.drain()
         probe.kill()
 
 
@@ -122,7 +187,8 @@ async def test_a_hook_that_raises_turns_a_graceful_end_into_a_crash() -> None:
             raise Boom("broke the vase")
 
     async with running(worker(Clumsy)) as system:
-        await system.whereis("it", Clumsy).stop()
+        with pytest.raises(ActorDied, match="broke the vase"):
+            await system.whereis("it", Clumsy).stop()
         assert text_of(last_exit(system, "/it").reason) == "broke the vase"
 
 
@@ -227,7 +293,8 @@ async def test_a_kill_during_the_hook_interrupts_it() -> None:
         stop = asyncio.create_task(careful.stop())
         await turns()
         careful.kill("now")
-        await stop
+        with pytest.raises(ActorDied, match=r"killed \(now\)"):
+            await stop
         assert Careful.log == ["begins", "ends"]
         assert took(0)
         assert last_exit(system, "/it").reason == Killed("now")
@@ -240,104 +307,6 @@ async def test_the_first_of_two_kills_gives_the_reason() -> None:
         probe.kill("first")
         probe.kill("second")
         assert await ended(probe) == Killed("first")
-
-
-# --- zombies ----------------------------------------------------------------------------------------------------------
-
-
-@everywhere
-async def test_an_actor_that_swallows_its_cancellation_is_a_zombie_until_its_code_ends() -> None:
-    async with running(worker(Stubborn), worker(Probe, name="watcher")) as system:
-        stubborn, watcher = system.whereis("it", Stubborn), system.whereis("watcher", Probe)
-        await watcher.call(Probe.do, lambda me: me.monitor(stubborn))
-        pending = asyncio.create_task(stubborn.call(Stubborn.hang))
-        await turns()
-        queued = asyncio.create_task(stubborn.call(Probe.seen))
-        await turns()
-        release = actor_of(stubborn).release
-        stubborn.kill("you")
-        for call in (pending, queued):
-            with pytest.raises(ActorDied, match=r"killed \(you\)"):
-                await call
-        assert took(system.kill_grace)  # nobody waits for what a zombie will never answer
-        assert stubborn.statistics().state == "zombie"
-        assert system.statistics().zombies == 1
-        assert [node.state for node in system.tree().children if node.name == "it"] == ["zombie"]
-        with pytest.raises(ActorDied):
-            await stubborn.call(Probe.seen)
-        stubborn.send("anybody there?")
-        await asyncio.sleep(30)
-        assert await watcher.call(Probe.seen) == []  # its end is not announced while its code runs
-        release.set()
-        await turns(10)
-        assert await watcher.call(Probe.seen) == [Down(stubborn, Killed("you"), 1)]
-        assert not stubborn.is_alive()
-
-
-@everywhere
-async def test_a_zombies_name_is_not_given_away_while_its_code_runs() -> None:
-    tree = Supervisor.spec(children=[child(Stubborn, name="it", shutdown=2)])
-    async with System.start(tree) as system:
-        root, stubborn = system.whereis("/", Supervisor), system.whereis("it", Stubborn)
-        call = asyncio.create_task(stubborn.call(Stubborn.hang))
-        await turns()
-        release = actor_of(stubborn).release
-        await root.call(Supervisor.terminate_child, "it")
-        with pytest.raises(Exception, match="its address is still taken by a zombie incarnation"):
-            await root.call(Supervisor.restart_child, "it")
-        release.set()
-        await turns(10)
-        await root.call(Supervisor.restart_child, "it")
-        assert await system.whereis("it", Stubborn).call(Probe.seen) == []
-        with pytest.raises(ActorDied):
-            await call
-
-
-@everywhere
-async def test_a_task_that_will_not_be_cancelled_makes_its_actor_a_zombie_however_it_ended() -> None:
-    async with running(worker(Stubborn)) as system:
-        stubborn = system.whereis("it", Stubborn)
-        release = actor_of(stubborn).release
-        await stubborn.call(Probe.do, lambda me: me.start_task(insist(release)))
-        await turns()
-        with pytest.raises(ActorDied, match="boom"):
-            await stubborn.call(Probe.fail)
-        assert stubborn.statistics().state == "zombie"
-        release.set()
-        await turns(10)
-        assert isinstance(last_exit(system, "/it").reason, Crashed)
-
-
-@everywhere
-async def test_a_given_up_zombie_leaves_no_address_behind_when_it_ends() -> None:
-    async with running(worker(Stubborn, shutdown="brutal")) as system:
-        root, stubborn = system.whereis("/", Supervisor), system.whereis("it", Stubborn)
-        call = asyncio.create_task(stubborn.call(Stubborn.hang))
-        await turns()
-        release = actor_of(stubborn).release
-        await root.call(Supervisor.terminate_child, "it")  # a temporary child: forgotten
-        assert "/it" in system.slots
-        release.set()
-        await turns(10)
-        assert "/it" not in system.slots
-        with pytest.raises(ActorDied):
-            await call
-
-
-@everywhere
-async def test_the_system_ends_in_bounded_time_beside_a_zombie() -> None:
-    release = asyncio.Event()
-
-    class Undying(Probe):
-        async def continued(self) -> None:
-            await insist(release)
-
-    async with running(worker(Undying, shutdown=3)):
-        await turns()
-    took_long = now() > 20 and not is_real()
-    release.set()
-    await turns()
-    assert not took_long
 
 
 # --- what an actor owns -----------------------------------------------------------------------------------------------

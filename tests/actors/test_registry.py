@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 from support.probes import Probe, actor_of, ended, running, worker
@@ -190,40 +191,12 @@ async def test_an_actor_can_be_given_further_names() -> None:
         assert system.whereis("leader", Probe) == b
 
 
-@everywhere
-async def test_members_of_a_group_leave_it_by_dying() -> None:
-    async with running(*(child(Probe, name=name) for name in "abc")) as system:
-        registry = system.whereis("registry", Registry)
-        refs = [system.whereis(name, Probe) for name in "abc"]
-        for ref in (*refs, refs[0]):
-            await registry.call(Registry.join, "workers", ref)
-        assert await registry.call(Registry.members, "workers") == ["/a", "/b", "/c"]
-        await registry.call(Registry.leave, "workers", refs[1])
-        await registry.call(Registry.leave, "workers", refs[1])
-        refs[0].kill()
-        await ended(refs[0])
-        await system.wait_for("a", Probe)
-        assert await registry.call(Registry.members, "workers") == ["/c"]  # a membership is of one incarnation
-        await refs[2].stop()
-        await turns()
-        assert system.registry_table.groups == {}
-
-
-@everywhere
-async def test_the_dead_join_nothing() -> None:
-    async with running(worker(Probe)) as system:
-        it, registry = system.whereis("it", Probe), system.whereis("registry", Registry)
-        await it.stop()
-        with pytest.raises(Refused, match="nobody lives at /it"):
-            await registry.call(Registry.join, "workers", it)
-
-
 def test_a_living_holder_keeps_its_name() -> None:
     table = RegistryTable()
     slot, other = Slot("/a"), Slot("/b")
     table.register("x", slot)
     table.register("x", other)  # nobody lives at /a
-    other.target = object()  # pyright: ignore[reportAttributeAccessIssue]
+    other.target = SimpleNamespace(state="running")  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(NameTaken, match="belongs to /b"):
         table.register("x", slot)
     table.owner_released(slot)
@@ -244,3 +217,15 @@ async def test_waiting_for_a_name_sees_the_next_incarnation_and_not_a_dying_one(
         assert actor_of(it) is not old
         with pytest.raises(ActorDied):
             await call
+
+
+@everywhere
+async def test_the_name_of_a_dead_owner_is_free_at_once() -> None:
+    async with running(worker(Probe, name="a"), worker(Probe, name="b")) as system:
+        a, b = system.whereis("a", Probe), system.whereis("b", Probe)
+        await system.registry.call(Registry.register, "leader", a)
+        a.kill()
+        await ended(a)
+        system.registry_table.register("leader", system.slots["/b"])
+        assert system.whereis("leader", Probe) == b
+        assert await system.registry.call(Registry.whereis, "leader") == "/b"

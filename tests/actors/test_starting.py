@@ -6,9 +6,8 @@ import asyncio
 import contextlib
 
 import pytest
-from support.probes import Boom, Probe, actor_of, running, worker
+from support.probes import Boom, Probe, actor_of, insist, running, worker
 from support.worlds import everywhere, took, turns
-from test_ending import insist
 
 from palmette.actors import Actor, Killed, Reason, StartFailed, System, endpoint
 from palmette.supervisors import ChildSpec, StartRefused, Supervisor, child

@@ -23,7 +23,7 @@ from differential.schedules import (
 T = TypeVar("T")
 
 _STOP = re.compile(r"stop (\w+)#(\d+) \w+")
-_START = re.compile(r"(?:start|fail) (\w+)#(\d+)")
+_START = re.compile(r"(?:start|fail|decline) (\w+)#(\d+)")
 
 
 def normalised(schedule: Schedule, trace: Sequence[str]) -> list[str]:
@@ -131,7 +131,7 @@ def shrunk(schedule: Schedule, differs: Callable[[Schedule], bool], *, most: int
         return msgspec.structs.replace(schedule, operations=tuple(operations))
 
     schedule = with_operations(_ddmin(schedule.operations, lambda some: still(with_operations(some))))
-    if schedule.fails and still(without := msgspec.structs.replace(schedule, fails=())):
+    if schedule.refusals and still(without := msgspec.structs.replace(schedule, refusals=())):
         schedule = without
     progress = True
     while progress and left > 0:

@@ -11,10 +11,13 @@ from palmette.supervisors.policy import Restart
 from palmette.supervisors.supervisor import Strategy
 
 Coverage = Counter[tuple[str, ...]]
-"""``("end", strategy, restart, reason)``: a living child ended; ``("order", call, result)``: an administration call."""
+"""``("end", strategy, restart, reason)``: a living child ended; ``("order", call, result)``: an administration call;
+``("decline", strategy, restart, when)``: a child declined to start."""
 
 STRATEGIES: Final = (*get_args(Strategy), "dynamic")
-RESULTS: Final = ("ok", "listed", "exists", "not found", "refused", "gone")
+RESULTS: Final = ("ok", "declined", "listed", "exists", "not found", "refused", "gone")
+WHENS: Final = ("at first", "restart", "start_child", "restart_child")
+"""Of a decline: in the start of its supervisor, in a restart, or by an order."""
 
 
 def cells() -> list[tuple[str, ...]]:
@@ -25,7 +28,19 @@ def cells() -> list[tuple[str, ...]]:
         for restart in get_args(Restart)
         for reason in get_args(End)
     ]
-    return [*ends, *(("order", kind) for kind in get_args(Kind))]
+    return [*ends, *(("order", kind) for kind in get_args(Kind)), *_declines()]
+
+
+def _declines() -> list[tuple[str, ...]]:
+    """A temporary child is never restarted; a dynamic one declines only at its first start (see ``drawing``)."""
+    static: list[tuple[str, ...]] = [
+        ("decline", strategy, restart, when)
+        for strategy in get_args(Strategy)
+        for restart in get_args(Restart)
+        for when in WHENS
+        if restart != "temporary" or when in ("at first", "start_child")
+    ]
+    return static + [("decline", "dynamic", restart, "start_child") for restart in get_args(Restart)]
 
 
 def count(figures: Coverage, cell: tuple[str, ...]) -> int:
@@ -40,6 +55,11 @@ def table(figures: Coverage) -> str:
         for restart in get_args(Restart):
             numbers = [count(figures, ("end", strategy, restart, reason)) for reason in get_args(End)]
             lines.append(_row(strategy, restart, numbers))
+    lines += ["", _row("children that declined", "", WHENS)]
+    for strategy in STRATEGIES:
+        for restart in get_args(Restart):
+            numbers = [figures[("decline", strategy, restart, when)] for when in WHENS]
+            lines.append(_row(strategy, restart, numbers))
     lines += ["", _row("administration", "", RESULTS)]
     for kind in get_args(Kind):
         lines.append(_row(kind, "", [figures[("order", kind, result)] for result in RESULTS]))
@@ -47,4 +67,4 @@ def table(figures: Coverage) -> str:
 
 
 def _row(first: str, second: str, cells: tuple[object, ...] | list[int]) -> str:
-    return f"{first:20}{second:12}" + "".join(f"{cell!s:>11}" for cell in cells)
+    return f"{first:20}{second:12}".ljust(32) + "".join(f"{cell!s:>14}" for cell in cells)

@@ -11,10 +11,11 @@ from differential.schedules import (
     Dynamic,
     End,
     Exit,
-    Fail,
     Kind,
     Operation,
     Order,
+    Refusal,
+    Refuse,
     Schedule,
     Span,
     Static,
@@ -53,16 +54,19 @@ class _Draw:
         rng = self.rng
         root = self.dynamic("root", "never") if rng.random() < 0.12 else self.static("root", "never", levels=2)
         workers = [name for names in self.names.values() for name in names if name.startswith("w")]
-        fails = ()
+        refusals: list[Refuse] = []
         if workers and rng.random() < 0.04:
-            fails = ((rng.choice(workers), 1),)
+            refusals.append(Refuse(rng.choice(workers), 1))
+        if workers and rng.random() < 0.15:
+            some = rng.sample(workers, min(len(workers), rng.randint(1, 2)))
+            refusals += [Refuse(name, rng.randint(1, 2), "decline") for name in some]
         supervisors = supervisors_in(root)
         operations: list[Operation] = []
         for _ in range(rng.randint(1, 14)):
             operations += self.operation(supervisors)
         if rng.random() < PATIENT:
             operations.insert(rng.randrange(len(operations) + 1), Wait())
-        return Schedule(root=root, fails=fails, operations=tuple(operations))
+        return Schedule(root=root, refusals=tuple(refusals), operations=tuple(operations))
 
     # --- trees -----------------------------------------------------------------------------------------------------
 
@@ -134,15 +138,23 @@ class _Draw:
         workers = [name for name in self.names[supervisor.name] if name.startswith("w")]
         if not workers:
             return [self.order(supervisor)]
-        match rng.choices(("exit", "fail", "order", "together", "during", "end"), (38, 14, 28, 10, 14, 4))[0]:
+        match rng.choices(("exit", "refuse", "order", "together", "during", "end"), (38, 14, 28, 10, 14, 4))[0]:
             case "exit":
                 return [Exit(rng.choice(workers), rng.choice(_ENDS))]
-            case "fail":
-                # A failing start shows when something is restarted.
-                fail = Fail(rng.choice(workers), rng.randint(1, 4))
-                return [fail, Exit(rng.choice(workers), rng.choice(_ENDS))]
+            case "refuse":
+                # A start that is refused shows when something is started: often the very child, or one by an order.
+                name, how = rng.choice(workers), self.how(supervisor)
+                refuse = Refuse(name, rng.randint(1, 4 if how == "fail" else 2), how)
+                if how == "decline" and rng.random() < 0.3:
+                    return [refuse, Order("terminate_child", supervisor.name, name),
+                            Order("restart_child", supervisor.name, name)]  # fmt: skip
+                return [refuse, Exit(name if rng.random() < 0.5 else rng.choice(workers), rng.choice(_ENDS))]
             case "order":
-                return [self.order(supervisor)]
+                order = self.order(supervisor)
+                started = order.spec.name if order.spec is not None else order.name
+                if order.kind in ("start_child", "start_dynamic") and rng.random() < 0.3:
+                    return [Refuse(started, 1, "decline"), order]
+                return [order]
             case "together":
                 reason = rng.choice(_ENDS)
                 # A killed supervisor's children are not compared, and that for one supervisor at a time.
@@ -152,15 +164,22 @@ class _Draw:
             case "during":
                 name = rng.choice(workers)
                 reason = rng.choice(("crash", "kill", "normal"))
+                # Declined, the start of a supervisor below another goes on, and the two are at work at the same time.
+                how = self.how(supervisor) if supervisor.name == "root" else "fail"
                 # What is down with its group is, with us, a significant child that still lives: see the table.
                 if rng.random() < 0.4 and getattr(supervisor, "auto_shutdown", "never") != "all_significant":
-                    return [During(name, reason, Exit(rng.choice(workers), rng.choice(_ENDS)))]
+                    also = Exit(rng.choice(workers), rng.choice(_ENDS))
+                    return [During(name, reason, also, how)]
                 order = self.order(supervisor, about=name if rng.random() < 0.5 else None)
-                return [During(name, reason, order)]
+                return [During(name, reason, order, how)]
             case _ if len(supervisors) > 1 and rng.random() < 0.9:
                 return [Exit(rng.choice(supervisors[1:]).name, rng.choice(_ENDS))]
             case _:
                 return [Exit("root", rng.choice(_ENDS))]
+
+    def how(self, supervisor: Static | Dynamic) -> Refusal:
+        """How a child of ``supervisor`` refuses a restart. OTP's dynamic supervisors cannot take a decline there."""
+        return "decline" if isinstance(supervisor, Static) and self.rng.random() < 0.35 else "fail"
 
     def order(self, supervisor: Static | Dynamic, *, about: str | None = None) -> Order:
         rng, name = self.rng, supervisor.name

@@ -7,9 +7,9 @@ from typing import Final
 from differential.schedules import (
     During,
     Exit,
-    Fail,
     Operation,
     Order,
+    Refuse,
     Schedule,
     Static,
     Together,
@@ -28,7 +28,7 @@ def _schedule(
     strategy: Strategy, auto: AutoShutdown, children: list[Worker], *operations: Operation, intensity: int = 5
 ) -> Schedule:
     root = Static("root", strategy, intensity, auto, "permanent", "infinity", tuple(children))
-    return Schedule(root=root, fails=(), operations=operations)
+    return Schedule(root=root, refusals=(), operations=operations)
 
 
 _WHICH = Order("which_children", "root")
@@ -62,7 +62,7 @@ KEPT: Final[dict[str, Schedule]] = {
         intensity=1,
     ),
     "what came up in a failed restart of all is up until the next attempt": _schedule(
-        "one_for_all", "never", _THREE, Fail("w2", 2), During("w2", "crash", _WHICH), _WHICH
+        "one_for_all", "never", _THREE, Refuse("w2", 2), During("w2", "crash", _WHICH), _WHICH
     ),
     "a child that is down for good with its group does not keep its supervisor": _schedule(
         "one_for_all",

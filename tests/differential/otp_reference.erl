@@ -47,10 +47,11 @@ flat(Format, Args) -> lists:flatten(io_lib:format(Format, Args)).
 
 %% --- one schedule ---------------------------------------------------------------------------------------------------
 
-schedule({_Id, Period, Fails, Root, Ops}) ->
+schedule({_Id, Period, Refusals, Root, Ops}) ->
     process_flag(trap_exit, true),
     Tracer = spawn_link(fun() -> tracer(#{events => [], size => 0, count => #{}, pids => #{}, names => #{},
-                                          monitors => #{}, supervisors => #{}, fails => maps:from_list(Fails),
+                                          monitors => #{}, supervisors => #{},
+                                          refusals => maps:from_list(Refusals),
                                           gate => none}) end),
     put(tracer, Tracer),
     put(begun, now_ms()),
@@ -98,8 +99,8 @@ perform(wait) ->
     in_time(),
     timer:sleep(get(period) + 1050),
     put(begun, now_ms());
-perform({fail, Name, Times}) ->
-    call(get(tracer), {fail, Name, Times});
+perform({refuse, Name, Refusal}) ->
+    call(get(tracer), {refuse, Name, Refusal});
 perform({exit, Name, Reason}) ->
     with(Name, fun(Pid) -> end_child(Name, Pid, Reason) end);
 perform({together, Sup, Names, Reason}) ->
@@ -108,11 +109,11 @@ perform({together, Sup, Names, Reason}) ->
         [with(Name, fun(Child) -> end_child(Name, Child, Reason) end) || Name <- Names],
         ok = sys:resume(Pid, infinity)
     end);
-perform({during, Name, Reason, Also}) ->
+perform({during, Name, Reason, How, Also}) ->
     with(Name, fun(Pid) ->
         Self = self(),
         Tracer = get(tracer),
-        call(Tracer, {gate, Name, Self}),
+        call(Tracer, {gate, {Name, How}, Self}),
         end_child(Name, Pid, Reason),
         spawn_link(fun() -> settle(Tracer), Self ! settled end),
         receive
@@ -193,6 +194,7 @@ answer(count_dynamic, Counts) ->
     string:join([integer_to_list(proplists:get_value(Key, Counts)) || Key <- [active, supervisors, workers]], " ");
 answer(_, ok) -> "ok";
 answer(_, {ok, Pid}) when is_pid(Pid) -> "ok";
+answer(_, {ok, undefined}) -> "declined";
 answer(_, {error, {already_started, _}}) -> "exists";
 answer(_, {error, already_present}) -> "exists";
 answer(_, {error, running}) -> "exists";
@@ -243,7 +245,9 @@ worker(Parent, Tracer, OnStop, Name) ->
             work(Parent, OnStop);
         fail ->
             proc_lib:init_ack(Parent, {error, told_to}),
-            exit(told_to)
+            exit(told_to);
+        decline ->
+            proc_lib:init_ack(Parent, ignore)
     end.
 
 work(Parent, OnStop) ->
@@ -313,19 +317,20 @@ asked({last_pid, Name}, _, Reply, #{names := Names} = T) ->
           end),
     tracer(T);
 asked({name, Pid}, _, Reply, #{names := Names} = T) -> Reply(maps:get(Pid, Names)), tracer(T);
-asked({fail, Name, Times}, _, Reply, #{fails := Fails} = T) -> Reply(ok), tracer(T#{fails := Fails#{Name => Times}});
+asked({refuse, Name, Refusal}, _, Reply, #{refusals := Refusals} = T) ->
+    Reply(ok), tracer(T#{refusals := Refusals#{Name => Refusal}});
 asked({gate, none, _}, _, Reply, T) -> Reply(ok), tracer(T#{gate := none});
-asked({gate, Name, Driver}, _, Reply, T) -> Reply(ok), tracer(T#{gate := {Name, Driver}});
-asked({starting, Name, Kind}, Pid, Reply, #{count := Count, fails := Fails, gate := Gate} = T) ->
+asked({gate, {Name, How}, Driver}, _, Reply, T) -> Reply(ok), tracer(T#{gate := {Name, How, Driver}});
+asked({starting, Name, Kind}, Pid, Reply, #{count := Count, refusals := Refusals, gate := Gate} = T) ->
     N = maps:get(Name, Count, 0) + 1,
     T1 = T#{count := Count#{Name => N}},
-    case {Gate, maps:get(Name, Fails, 0)} of
-        {{Name, Driver}, _} ->
-            Driver ! {gated, fun() -> Reply(fail) end},
-            tracer(event(flat("fail ~s#~b", [Name, N]), T1#{gate := none}));
-        {_, Left} when Left > 0 ->
-            Reply(fail),
-            tracer(event(flat("fail ~s#~b", [Name, N]), T1#{fails := Fails#{Name => Left - 1}}));
+    case {Gate, maps:get(Name, Refusals, {0, none})} of
+        {{Name, How, Driver}, _} ->
+            Driver ! {gated, fun() -> Reply(How) end},
+            tracer(event(flat("~s ~s#~b", [How, Name, N]), T1#{gate := none}));
+        {_, {Left, How}} when Left > 0 ->
+            Reply(How),
+            tracer(event(flat("~s ~s#~b", [How, Name, N]), T1#{refusals := Refusals#{Name => {Left - 1, How}}}));
         _ ->
             #{pids := Pids, names := Names, monitors := Monitors, supervisors := Supervisors} = T1,
             Monitor = monitor(process, Pid),

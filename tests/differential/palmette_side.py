@@ -13,11 +13,10 @@ from differential.schedules import (
     Dynamic,
     End,
     Exit,
-    Fail,
     Node,
-    OnStop,
     Operation,
     Order,
+    Refuse,
     Schedule,
     Span,
     Static,
@@ -26,9 +25,9 @@ from differential.schedules import (
     Worker,
     supervisors_in,
 )
+from differential.workers import HookedWorker, TracedWorker, World
 
-from palmette.actors import Actor, ActorDied, System, endpoint, simulation
-from palmette.actors import Shutdown as ShutdownReason
+from palmette.actors import Actor, ActorDied, System, simulation
 from palmette.actors.cell import Cell
 from palmette.actors.exits import Crashed, Killed, MaxRestarts, Normal, Reason, Shutdown
 from palmette.actors.simulation import SimulatedLoop, SimulatedSystem
@@ -40,6 +39,7 @@ from palmette.supervisors import (
     ChildSpec,
     DynamicSupervisor,
     NoSuchChild,
+    StartDeclined,
     StartRefused,
     Supervisor,
     child,
@@ -48,79 +48,6 @@ from palmette.supervisors import (
 SETTLE = 20.0
 """Virtual seconds after which nothing moves any more: less than a start may take, and far less than a window."""
 SPANS: dict[Span, float | str] = {"brutal": "brutal", "short": 0.01, "long": 5.0, "infinity": "infinity"}
-
-
-class ToldTo(RuntimeError):
-    """What a child crashes with, at its start or later."""
-
-
-class World:
-    """What the workers of one schedule share: the trace, and what is to fail."""
-
-    def __init__(self, fails: dict[str, int]) -> None:
-        self.trace: list[str] = []
-        self.starts: Counter[str] = Counter()
-        self.fails = fails
-        self.gate: str | None = None
-        self.gated = asyncio.Event()
-        self.opened = asyncio.Event()
-
-    def starting(self, name: str) -> bool:
-        """Write down that ``name`` starts, or fails to: whether it may start."""
-        self.starts[name] += 1
-        fails = self.gate == name
-        if not fails and self.fails.get(name, 0):
-            self.fails[name] -= 1
-            fails = True
-        self.trace.append(f"{'fail' if fails else 'start'} {name}#{self.starts[name]}")
-        return not fails
-
-
-class TracedWorker(Actor):
-    """A child that fails to start, ends, and takes orders to stop as the schedule says."""
-
-    def __init__(self, world: World, on_stop: OnStop) -> None:
-        self._world = world
-        self._on_stop: OnStop = on_stop
-        self._ends_by_itself = False
-
-    async def started(self) -> None:
-        world, name = self._world, self.path.rpartition("/")[2]
-        if world.starting(name):
-            return
-        self._ends_by_itself = True
-        if world.gate == name:
-            world.gate = None
-            world.gated.set()
-            await world.opened.wait()
-        raise ToldTo("a failing start")
-
-    @endpoint
-    async def end(self, reason: End) -> None:
-        self._ends_by_itself = True
-        match reason:
-            case "normal":
-                self.stop()
-            case "shutdown":
-                self.stop(ShutdownReason())
-            case "shutdown_x":
-                self.stop(ShutdownReason("x"))
-            case "crash":
-                raise ToldTo("a crash")
-            case "kill":
-                self.ref.kill()
-
-
-class HookedWorker(TracedWorker):
-    """One that does something when it is told to stop; not when it ends by itself, as in the reference."""
-
-    async def stopping(self, reason: Reason) -> None:
-        if self._ends_by_itself:
-            return
-        if self._on_stop == "stubborn":
-            await asyncio.Event().wait()
-        if self._on_stop == "crash":
-            raise ToldTo("a crash while stopping")
 
 
 def class_of(reason: Reason) -> str:
@@ -143,7 +70,7 @@ def trace(schedule: Schedule, *, seed: int = 0, coverage: Coverage | None = None
 
 
 async def _run(schedule: Schedule, coverage: Coverage) -> list[str]:
-    world = World(dict(schedule.fails))
+    world = World(schedule, coverage)
 
     class TracedSystem(SimulatedSystem):
         def __init__(self, *, name: str = "palmette", kill_grace: float = 1.0) -> None:
@@ -176,19 +103,18 @@ async def _run(schedule: Schedule, coverage: Coverage) -> list[str]:
     assert isinstance(loop, SimulatedLoop)
     loop.system_class = TracedSystem
     async with System.start(DynamicSupervisor.spec(name="harness")) as system:
-        await _Run(system, world, schedule, coverage).all()
+        await _Run(system, world, schedule).all()
     return world.trace
 
 
 class _Run:
-    def __init__(self, system: System, world: World, schedule: Schedule, coverage: Coverage) -> None:
+    def __init__(self, system: System, world: World, schedule: Schedule) -> None:
         self.system = system
         self.world = world
         self.schedule = schedule
-        self.coverage = coverage
+        self.coverage = world.coverage
         self.paths = {"root": "/root"}
-        self.lots: dict[str, tuple[str, str]] = {}
-        """Strategy and restart type by child, for the coverage."""
+        self.lots = world.lots
         self.dynamic: dict[str, Dynamic] = {}
 
     async def all(self) -> None:
@@ -267,8 +193,8 @@ class _Run:
         match operation:
             case Wait():
                 await asyncio.sleep(2 * NEVER)
-            case Fail():
-                world.fails[operation.name] = operation.times
+            case Refuse():
+                world.refusals[operation.name] = (operation.times, operation.how)
             case Exit():
                 await self.end(operation.name, operation.reason)
             case Together():
@@ -285,7 +211,7 @@ class _Run:
             case _:
                 if not self.is_alive(operation.name):
                     return
-                world.gate = operation.name
+                world.gate = (operation.name, operation.how)
                 world.gated.clear()
                 world.opened.clear()
                 await self.end(operation.name, operation.reason)
@@ -322,7 +248,7 @@ class _Run:
                 "shutdown_x": Shutdown("x"),
                 "crash": Crashed(error="ToldTo", text=""),
             }
-            await ref.stop(reasons[reason], timeout=SETTLE)
+            await ref.terminate(reasons[reason], timeout=SETTLE)
         await ended
 
     async def also(self, what: Order | Exit) -> str | None:
@@ -330,16 +256,22 @@ class _Run:
 
     async def answer(self, order: Order) -> str:
         """Make the call; its result in the words of the reference."""
+        started = order.spec.name if order.spec is not None else order.name
+        if order.kind in ("start_child", "start_dynamic", "restart_child"):
+            self.world.ordered = (started, order.kind)
         try:
             answer = await self.call(order)
         except ChildExists:
             answer = "exists"
         except NoSuchChild:
             answer = "not found"
+        except StartDeclined:
+            answer = "declined"
         except StartRefused:
             answer = "refused"
         except ActorDied:
             answer = "gone"
+        self.world.ordered = None
         counted = answer if order.kind.split("_")[0] not in ("which", "count") or answer == "gone" else "listed"
         self.coverage[("order", order.kind, counted)] += 1
         return answer
@@ -351,8 +283,13 @@ class _Run:
         match order.kind:
             case "start_child":
                 assert order.spec is not None
+                lots = dict(self.lots)
                 self.lots[order.spec.name] = (self.strategy(order.supervisor), order.spec.restart)
-                await static.call(Supervisor.start_child, self.spec(order.spec, order.supervisor))
+                try:
+                    await static.call(Supervisor.start_child, self.spec(order.spec, order.supervisor))
+                except ChildExists:
+                    self.lots.update(lots)  # the child of that name is the one that it was
+                    raise
             case "start_dynamic":
                 template = self.dynamic[order.supervisor].template
                 self.lots[name] = ("dynamic", template.restart)

@@ -17,6 +17,8 @@ Span = Literal["brutal", "short", "long", "infinity"]
 """Shutdown: ``short`` is for children that will not obey (and so are killed), ``long`` for those that will."""
 OnStop = Literal["obey", "tidy", "stubborn", "crash"]
 """What a worker does when told to stop: end, without or with a hook; ignore it; crash."""
+Refusal = Literal["fail", "decline"]
+"""How a child refuses to start; ``decline`` is OTP's ``ignore``."""
 End = Literal["normal", "shutdown", "shutdown_x", "crash", "kill"]
 Kind = Literal[
     "start_child",
@@ -112,14 +114,15 @@ class Order(msgspec.Struct, frozen=True, tag=True):
         return f"{{{self.kind},{self.supervisor}{',' if about else ''}{about}}}"
 
 
-class Fail(msgspec.Struct, frozen=True, tag=True):
-    """The next ``times`` starts of ``name`` fail."""
+class Refuse(msgspec.Struct, frozen=True, tag=True):
+    """The next ``times`` starts of ``name`` fail, or decline."""
 
     name: str
     times: int
+    how: Refusal = "fail"
 
     def erlang(self) -> str:
-        return f"{{fail,{self.name},{self.times}}}"
+        return f"{{refuse,{self.name},{{{self.times},{self.how}}}}}"
 
 
 class Exit(msgspec.Struct, frozen=True, tag=True):
@@ -144,15 +147,16 @@ class Together(msgspec.Struct, frozen=True, tag=True):
 
 
 class During(msgspec.Struct, frozen=True, tag=True):
-    """``name`` ends; its next start fails, and while that start is under way ``also`` reaches the supervisor: an order,
-    or the end of another child."""
+    """``name`` ends; its next start fails (or declines), and while that start is under way ``also`` reaches the
+    supervisor: an order, or the end of another child."""
 
     name: str
     reason: End
     also: Order | Exit
+    how: Refusal = "fail"
 
     def erlang(self) -> str:
-        return f"{{during,{self.name},{ENDS[self.reason]},{self.also.erlang()}}}"
+        return f"{{during,{self.name},{ENDS[self.reason]},{self.how},{self.also.erlang()}}}"
 
 
 class Wait(msgspec.Struct, frozen=True, tag=True):
@@ -162,14 +166,14 @@ class Wait(msgspec.Struct, frozen=True, tag=True):
         return "wait"
 
 
-Operation = Order | Fail | Exit | Together | During | Wait
+Operation = Order | Refuse | Exit | Together | During | Wait
 
 
 class Schedule(msgspec.Struct, frozen=True):
-    """A tree, the starts that fail while it is brought up, and what is done to it."""
+    """A tree, the starts that fail or decline while it is brought up, and what is done to it."""
 
     root: Static | Dynamic
-    fails: tuple[tuple[str, int], ...]
+    refusals: tuple[Refuse, ...]
     operations: tuple[Operation, ...]
 
     @property
@@ -178,13 +182,13 @@ class Schedule(msgspec.Struct, frozen=True):
         return WINDOW if any(isinstance(one, Wait) for one in self.operations) else NEVER
 
     def erlang(self, number: int) -> str:
-        fails = ",".join(f"{{{name},{times}}}" for name, times in self.fails)
+        refusals = ",".join(f"{{{one.name},{{{one.times},{one.how}}}}}" for one in self.refusals)
         operations = ",".join(one.erlang() for one in self.operations)
-        return f"{{{number},{self.period},[{fails}],{self.root.erlang(self.period)},[{operations}]}}.\n"
+        return f"{{{number},{self.period},[{refusals}],{self.root.erlang(self.period)},[{operations}]}}.\n"
 
     def shown(self) -> str:
         """For people: the tree indented, then the orders, numbered as in the traces."""
-        lines = [f"starts that fail at first: {dict(self.fails)}"] if self.fails else []
+        lines = [f"at first: {one!r}" for one in self.refusals]
         lines += _tree(self.root, "")
         lines += [f"op {number}: {one!r}" for number, one in enumerate(self.operations)]
         return "\n".join(lines)

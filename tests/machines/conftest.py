@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from hosted_support import Bench
 from machines_support import groups_of, list_root, open_descriptors, tagged, until
 
 from palmette.machines import LocalMachine, tree
@@ -57,3 +58,16 @@ async def machine(started: Callable[[], LocalMachine]) -> LocalMachine:
     one = started()
     await one.start()
     return one
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    """Makes hosted machines over the plain backend; checks for leaks when all are stopped."""
+    made = Bench(tmp_path / "places")
+    descriptors = open_descriptors()
+    yield made
+    for one in made.made:
+        await one.stop()
+    assert list_root(made.root) == []
+    await until(lambda: tagged(f".{os.getpid()}.") == [], "every tagged process to be gone")
+    assert open_descriptors() - descriptors == set()

@@ -19,7 +19,7 @@ async def test_local_is_a_machine_that_works(root: Path) -> None:
         await machine.stop()
 
 
-@pytest.mark.parametrize("image", ["", "lokal", "docker:python:3.12", "Local"])
+@pytest.mark.parametrize("image", ["", "lokal", "podman:python:3.12", "Local"])
 def test_an_unknown_image_is_told_which_exist(image: str) -> None:
     with pytest.raises(UnknownImage, match=r"those that exist are: .*'local'") as caught:
         machine_for(image, owner="run-1")
@@ -33,4 +33,4 @@ def test_local_takes_nothing_after_a_colon(image: str) -> None:
 
 
 def test_the_backends_can_be_listed() -> None:
-    assert images() == ["local"]
+    assert images() == ["docker", "e2b", "local", "local+bwrap", "ssh"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from palmette.machines import FileTooLarge, LocalMachine, MachineLost, NotAFile, PathEscapes, local, paths
+from palmette.machines import FileTooLarge, LocalMachine, MachineLost, NotAFile, PathEscapes, local_space, paths
 
 
 @pytest.fixture(params=["openat2", "walk"])
@@ -27,7 +27,7 @@ def resolution(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 pytestmark = pytest.mark.usefixtures("resolution")
 
 
-@pytest.mark.parametrize("size", [0, 1, local.SMALL, local.SMALL + 1, 3_000_000])
+@pytest.mark.parametrize("size", [0, 1, local_space.SMALL, local_space.SMALL + 1, 3_000_000])
 async def test_a_file_comes_back_as_it_was_put(machine: LocalMachine, size: int) -> None:
     data = os.urandom(size)
     await machine.put("file", data)
@@ -184,7 +184,7 @@ async def test_a_path_that_is_none_is_refused(machine: LocalMachine, path: str) 
         await machine.get(path)
 
 
-@pytest.mark.parametrize("bound", [10, local.SMALL + 10])
+@pytest.mark.parametrize("bound", [10, local_space.SMALL + 10])
 async def test_a_file_larger_than_allowed_is_refused(machine: LocalMachine, bound: int) -> None:
     await machine.put("file", bytes(bound + 1))
     with pytest.raises(FileTooLarge, match=f"{bound + 1} bytes and at most {bound}"):
@@ -226,8 +226,8 @@ async def test_a_hanging_file_system_is_a_lost_machine(machine: LocalMachine, mo
         released.wait(60)
         return []
 
-    monkeypatch.setattr(local, "FILE_DEADLINE", 0.05)
-    monkeypatch.setattr(local, "list_directory", hang)
+    monkeypatch.setattr(local_space, "FILE_DEADLINE", 0.05)
+    monkeypatch.setattr(local_space, "list_directory", hang)
     try:
         with pytest.raises(MachineLost, match="file system hangs"):
             await machine.list()

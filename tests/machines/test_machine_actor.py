@@ -18,9 +18,15 @@ from palmette.machines import (
     Limits,
     LocalMachine,
     MachineActor,
+    MachineError,
     MachineLost,
     PathEscapes,
     RemoteMachine,
+    TerminalSize,
+    delete_snapshot,
+    download,
+    machine_for,
+    upload,
 )
 from palmette.supervisors import Supervisor, child
 
@@ -141,3 +147,110 @@ async def test_a_machine_that_is_slow_to_come_up_keeps_nobody_from_starting(monk
         assert not listing.done()
         gate.set()
         assert await listing == []
+
+
+async def test_a_process_is_talked_with_through_the_actor() -> None:
+    async with running() as (_, machine):
+        process = await machine.open('read line; echo "<$line>"; exit 4')
+        await process.write(b"word\n")
+        assert await process.read() == ("stdout", b"<word>\n")
+        assert await process.read() is None
+        assert (await process.wait()).exit_code == 4
+        assert (await process.wait()).exit_code == 4, "its number may be forgotten, its end is not"
+        with pytest.raises(BrokenPipeError):
+            await process.write(b"more")
+        terminal = await machine.open("stty size; sleep 60", terminal=TerminalSize(rows=10, columns=20))
+        assert await terminal.read() == ("stdout", b"10 20\r\n")
+        await terminal.resize(TerminalSize(rows=11, columns=21))
+        await terminal.kill()
+        assert (await terminal.wait()).signal == 9
+
+
+async def test_a_command_whose_caller_gives_up_is_killed_at_once() -> None:
+    async with running() as (_, machine):
+        for pause in (0.0, 0.001, 0.01, 0.1):
+            task = asyncio.ensure_future(machine.exec("touch begun; sleep 60", timeout=60))
+            await asyncio.sleep(pause)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert tagged(f".{os.getpid()}.") == []
+            task = asyncio.ensure_future(machine.open("sleep 60"))
+            await asyncio.sleep(pause / 10)
+            task.cancel()
+            if (await asyncio.gather(task, return_exceptions=True))[0].__class__ is asyncio.CancelledError:
+                assert tagged(f".{os.getpid()}.") == []
+            await machine.reset()
+
+
+async def test_snapshots_archives_and_forks_go_through_the_actor(root: Path, tmp_path: Path) -> None:
+    async with running() as (system, machine):
+        (tmp_path / "tree" / "sub").mkdir(parents=True)
+        (tmp_path / "tree" / "sub" / "file").write_bytes(b"x")
+        await upload(machine, tmp_path / "tree", "here")
+        await download(machine, "here", tmp_path / "back")
+        assert (tmp_path / "back" / "sub" / "file").read_bytes() == b"x"
+        assert await machine.probe() > 0
+        assert (await machine.describe()).backend == "local"
+        twin = await machine.fork()
+        assert twin.id != machine.id
+        await twin.put("here/own", b"")
+        assert await twin.list("here") == ["own", "sub"]
+        assert await machine.list("here") == ["sub"]
+        await twin.stop()
+        with pytest.raises(MachineError, match="stopped"):
+            await twin.list()
+        other = await machine.fork()
+        snapshot = await machine.snapshot()
+        again = machine_for(snapshot.image, owner="again")
+        await again.start()
+        assert await again.get("here/sub/file") == b"x"
+        await again.stop()
+        await delete_snapshot(snapshot.image)
+        assert await other.list() == ["here"]
+        assert system.statistics().crashes == 0
+    assert list_root(root) == ["snapshots"], "the forks went with their actor"
+    assert list_root(root / "snapshots") == []
+
+
+async def test_in_a_process_of_its_own_the_contract_is_the_same() -> None:
+    tree = Supervisor.spec(
+        children=[child(MachineActor, "local", "test-run", name="machine", shutdown=20.0, isolation="process")]
+    )
+    async with asyncio.timeout(60), System.start(tree) as system:
+        machine = RemoteMachine(await system.wait_for("machine", MachineActor))
+        seen: list[tuple[str, bytes]] = []
+        result = await machine.exec(
+            "cat; echo err >&2; exit 3", stdin=b"in", on_output=lambda stream, data: seen.append((stream, data))
+        )
+        assert (result.exit_code, result.stdout, result.stderr) == (3, b"in", b"err\n")
+        assert sorted(seen) == [("stderr", b"err\n"), ("stdout", b"in")]
+        for call, expected in (
+            (machine.get("nothing"), FileNotFoundError),
+            (machine.get("../outside"), PathEscapes),
+            (machine.exec(["no-such-program"]), CommandNotStarted),
+            (machine.exec("true", timeout=-1), ValueError),
+            (machine.put_archive("x", b"no archive"), ValueError),
+        ):
+            with pytest.raises(expected):
+                await call
+        process = await machine.open("read word; echo $word", limits=Limits(cpu=5), terminal=TerminalSize())
+        await process.write(b"hello\n")
+        assert b"hello" in ((await process.read()) or ("", b""))[1]
+        assert (await process.wait()).ok
+        task = asyncio.ensure_future(machine.exec("sleep 60"))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert (await (await machine.fork()).describe()).backend == "local"
+
+
+async def test_an_exception_of_the_callers_watcher_is_the_callers() -> None:
+    def watch(stream: str, data: bytes) -> None:
+        raise RuntimeError(f"cannot take {data!r}")
+
+    async with running() as (system, machine):
+        with pytest.raises(RuntimeError, match="cannot take b'x"):
+            await machine.exec("echo x; sleep 60", on_output=watch)
+        assert system.statistics().crashes == 0

@@ -18,7 +18,20 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from palmette.actors import Actor, ActorDied, ActorError, Down, Exit, Reason, Ref, Refused, Shutdown, deadline, endpoint
+from palmette.actors import (
+    Actor,
+    ActorDied,
+    ActorError,
+    Decline,
+    Down,
+    Exit,
+    Reason,
+    Ref,
+    Refused,
+    Shutdown,
+    deadline,
+    endpoint,
+)
 from palmette.supervisors import Supervisor, child
 
 if TYPE_CHECKING:
@@ -75,6 +88,10 @@ class Worker(Actor):
     @endpoint
     async def pid(self) -> int:
         return os.getpid()
+
+    @endpoint
+    async def loop_module(self) -> str:
+        return type(asyncio.get_running_loop()).__module__
 
     @endpoint
     async def log(self) -> list[str]:
@@ -331,6 +348,8 @@ class BadInit(Actor):
                 sys.exit("no")
             case "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
+            case "decline":
+                raise Decline("this machine has no GPU")
             case _:
                 pass
 

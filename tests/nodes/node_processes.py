@@ -12,6 +12,7 @@ from typing import TypeVar
 import psutil
 
 from palmette.actors import ActorDied, System
+from palmette.actors.housing import Host
 
 T = TypeVar("T")
 
@@ -59,7 +60,7 @@ def is_alive(pid: int) -> bool:
 def host_of(system: System) -> int:
     """The host's process id."""
     host = system.nodes._host  # pyright: ignore[reportPrivateUsage]
-    assert host is not None
+    assert isinstance(host, Host)
     process = host._process  # pyright: ignore[reportPrivateUsage]
     assert process is not None
     return process.pid

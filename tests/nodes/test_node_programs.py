@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import uvloop
+
+from palmette.actors import hosting
 
 TALK = """
 import asyncio, os, signal, sys
@@ -18,6 +23,8 @@ async def main():
     async with System.start(Supervisor.spec(children=[child(Worker, name="w", isolation="process")])) as system:
         worker = system.whereis("w", Worker)
         await worker.call(Worker.say, "hello")
+        if sys.argv[2] == "loop":
+            print(await worker.call(Worker.loop_module))
         if sys.argv[2] == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
 if sys.argv[2] == "uvloop":
@@ -40,3 +47,32 @@ def test_what_nodes_print_is_on_the_heads_stderr_and_nothing_holds_its_pipes_aft
     )
     assert done.stdout == ""
     assert sorted(done.stderr.splitlines()) == ["hello to stderr", "hello to stdout"]
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_the_environment_chooses_the_loop_of_nodes(tmp_path: Path, loop: str) -> None:
+    script = tmp_path / "talk.py"
+    script.write_text(TALK)
+    environment = {**os.environ, "PALMETTE_NODE_LOOP": loop}
+    done = subprocess.run(
+        [sys.executable, str(script), str(Path(__file__).parent), "loop"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.partition(".")[0].strip() == loop
+
+
+def test_uvloop_is_the_default_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PALMETTE_NODE_LOOP", raising=False)
+    loop = hosting.new_loop()
+    loop.close()
+    assert isinstance(loop, uvloop.Loop)
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    loop = hosting.new_loop()
+    loop.close()
+    assert isinstance(loop, asyncio.SelectorEventLoop)
+    monkeypatch.setenv("PALMETTE_NODE_LOOP", "trio")
+    with pytest.raises(ValueError, match="PALMETTE_NODE_LOOP is uvloop or asyncio, not 'trio'"):
+        hosting.new_loop()

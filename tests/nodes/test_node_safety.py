@@ -20,8 +20,8 @@ from node_actors import Worker
 from node_bench import Bench
 from node_processes import Family, family, host_of, is_alive, until
 
+from palmette.actors import Heartbeat, wire
 from palmette.actors import nodes as nodes_module
-from palmette.actors import wire
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -60,7 +60,11 @@ async def test_the_key_and_the_tokens_are_in_nobodys_arguments_environment_or_op
 
 
 async def test_frames_with_a_token_do_not_show_it() -> None:
-    for frame in (wire.Order("n", "/s", "SECRET"), wire.Hello("n", "SECRET", 1), wire.Stillborn("n", "SECRET")):
+    for frame in (
+        wire.Order("n", "/s", "SECRET", Heartbeat()),
+        wire.Hello("n", "SECRET", 1),
+        wire.Stillborn("n", "SECRET"),
+    ):
         assert "SECRET" not in repr(frame)
         assert "SECRET" not in f"{frame}"
 
@@ -72,8 +76,8 @@ async def say(bench: Bench, *frames: wire.Frame | bytes) -> bytes:
     """Connect to the head as a stranger, say something, and return all that it answers before it hangs up."""
     reader, writer = await asyncio.open_unix_connection(directory_of(bench) / "link")
     try:
-        for frame in frames:
-            writer.write(frame if isinstance(frame, bytes) else b"".join(wire.encode_frame(frame)))
+        for number, frame in enumerate(frames):
+            writer.write(frame if isinstance(frame, bytes) else b"".join(wire.encode_frame(frame, number)))
         with contextlib.suppress(ConnectionError):
             return await asyncio.wait_for(reader.read(), 20)
         return b""
@@ -97,8 +101,9 @@ CALL = wire.Call(1, "/there", "pid", b"\x80", 5.0)
         (wire.Started("/there"),),
         (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",),
         (b"\x00\x00\x00\x05hello",),
-        (wire.HEADER.pack(wire.MAX_GREETING + 1),),
-        (wire.HEADER.pack(0xFFFFFFFF),),
+        (wire.HEADER.pack(wire.MAX_GREETING + 1, 0),),
+        (wire.HEADER.pack(0xFFFFFFFF, 0),),
+        (wire.HEADER.pack(5, 1),),
     ],
     ids=repr,
 )
@@ -159,7 +164,7 @@ async def test_a_frame_beyond_the_limit_ends_the_link_that_it_came_on(bench: Ben
     worker = await bench.spare("babbler")
     target = bench.system.slots[worker.path].target
     assert isinstance(target, nodes_module.Hosted)
-    target.link.data_received(wire.HEADER.pack(wire.MAX_FRAME + 1))
+    target.link.data_received(wire.HEADER.pack(wire.MAX_FRAME + 1, 0))
     await until(lambda: not worker.is_alive())
     assert f"more than {wire.MAX_FRAME}" in str(bench.system.why(worker.path)[-1])
     await until(lambda: not is_alive(target.pid))

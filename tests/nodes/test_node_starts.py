@@ -19,7 +19,7 @@ from node_processes import family, host_of, living_children, until
 
 from palmette.actors import Actor, ActorDied, StartFailed, System, wire
 from palmette.actors.housing import Host
-from palmette.supervisors import ChildSpec, DynamicSupervisor, StartRefused, Supervisor, child
+from palmette.supervisors import ChildSpec, DynamicSupervisor, StartDeclined, StartRefused, Supervisor, child
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -44,6 +44,17 @@ async def test_a_raise_in_init_is_the_reason(bench: Bench) -> None:
     assert text == "/more/bad could not start: ValueError: no such model: gpt-0"
     [record] = bench.system.why("/more/bad")
     assert str(record) == "/more/bad#1 (BadInit): ValueError: no such model: gpt-0"
+
+
+async def test_a_decline_is_no_failure_there_either(bench: Bench) -> None:
+    before = await nodes_of(bench)
+    spec = child(BadInit, how="decline", name="shy", isolation="process")
+    with pytest.raises(StartDeclined, match="this machine has no GPU"):
+        await bench.more.call(DynamicSupervisor.start_child, spec)
+    assert await nodes_of(bench) == before
+    assert (
+        str(bench.system.why("/more/shy")[-1]) == "/more/shy#1 (BadInit): declined to start (this machine has no GPU)"
+    )
 
 
 async def test_an_exit_in_init_is_the_reason(bench: Bench) -> None:
@@ -147,7 +158,7 @@ async def test_a_process_that_dies_right_after_it_called_back_is_noticed_at_once
     def call_and_die(_: Host, order: wire.Order) -> None:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(order.socket)
-            connection.sendall(b"".join(wire.encode_frame(wire.Hello(order.node, order.token, 2**22 + 1))))
+            connection.sendall(b"".join(wire.encode_frame(wire.Hello(order.node, order.token, 2**22 + 1), 0)))
 
     monkeypatch.setattr(Host, "order", call_and_die)
     said = await refused(bench, child(Worker, name="fleeting", isolation="process"))

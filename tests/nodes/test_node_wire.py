@@ -28,7 +28,7 @@ FRAMES = st.one_of(
 
 
 def stream_of(frames: list[wire.Frame]) -> bytes:
-    return b"".join(part for frame in frames for part in wire.encode_frame(frame))
+    return b"".join(part for number, frame in enumerate(frames) for part in wire.encode_frame(frame, number))
 
 
 @given(st.lists(FRAMES, max_size=6), st.data())
@@ -45,7 +45,7 @@ def test_the_frames_are_the_same_however_the_stream_is_cut(frames: list[wire.Fra
 @given(st.binary(min_size=1, max_size=200))
 def test_a_frame_of_nonsense_is_a_value_error_or_waits_for_more(data: bytes) -> None:
     reader = wire.FrameReader(trusting=True)
-    whole = wire.HEADER.pack(len(data)) + data
+    whole = wire.HEADER.pack(len(data), 0) + data
     try:
         frames = list(reader.feed(whole))
     except ValueError:
@@ -72,10 +72,37 @@ def test_trust_begins_with_the_next_frame() -> None:
 
 def test_frames_before_the_nonsense_are_delivered() -> None:
     reader = wire.FrameReader(trusting=True)
-    feed = reader.feed(stream_of([wire.Started("/x")]) + wire.HEADER.pack(wire.MAX_FRAME + 1))
+    feed = reader.feed(stream_of([wire.Started("/x")]) + wire.HEADER.pack(wire.MAX_FRAME + 1, 1))
     assert next(feed) == wire.Started("/x")
     with pytest.raises(ValueError, match="more than"):
         next(feed)
+
+
+@given(st.lists(FRAMES, min_size=1, max_size=5), st.data())
+def test_a_frame_that_is_missing_or_comes_twice_or_early_is_never_passed_over(
+    frames: list[wire.Frame], data: st.DataObject
+) -> None:
+    whole = [b"".join(wire.encode_frame(frame, number)) for number, frame in enumerate(frames)]
+    order = data.draw(st.lists(st.integers(0, len(whole) - 1), min_size=1, max_size=8))
+    right = 0  # how many come as they should
+    while right < len(order) and order[right] == right:
+        right += 1
+    reader = wire.FrameReader(trusting=True)
+    found: list[wire.Frame] = []
+    try:
+        for index in order:
+            found += reader.feed(whole[index])
+        assert right == len(order)
+    except wire.OutOfStep:
+        assert right < len(order)
+    assert found == frames[:right]
+
+
+def test_the_count_of_frames_begins_again_at_its_end() -> None:
+    reader = wire.FrameReader(trusting=True)
+    reader._due = wire.NUMBERS - 1  # pyright: ignore[reportPrivateUsage]
+    for number in (wire.NUMBERS - 1, 0, 1):
+        assert list(reader.feed(b"".join(wire.encode_frame(wire.Beat(), number)))) == [wire.Beat()]
 
 
 @pytest.mark.parametrize("error", [BadCall("b"), MailboxFull("m"), NodeError("n"), Refused("r")], ids=repr)

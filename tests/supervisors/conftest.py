@@ -10,4 +10,5 @@ from support.world_fixture import world as world
 def empty_diary() -> None:
     Worker.diary.clear()
     Worker.fail.clear()
+    Worker.decline.clear()
     Worker.slow.clear()

@@ -9,17 +9,20 @@ from typing import ClassVar
 from support.probes import Boom
 from support.worlds import turns
 
-from palmette.actors import Actor, Normal, Reason, Ref, Shutdown, System, endpoint
+from palmette.actors import Actor, Decline, Normal, Reason, Ref, Shutdown, System, endpoint
 from palmette.supervisors import ChildSpec, Supervisor, child
 from palmette.supervisors.policy import Restart
 
 
 class Worker(Actor):
-    """``diary`` gets ``+name`` for a start, ``!name`` for a failed one, and ``-name`` for a stop."""
+    """``diary`` gets ``+name`` for a start, ``!name`` for a failed one, ``?name`` for one that was declined, and
+    ``-name`` for a stop."""
 
     diary: ClassVar[list[str]] = []
     fail: ClassVar[dict[str, int]] = {}
     """Starts that are going to fail, by name."""
+    decline: ClassVar[dict[str, int]] = {}
+    """Starts that are going to be declined, by name, after those that fail."""
     slow: ClassVar[dict[str, float]] = {}
     """Seconds that a start takes, by name."""
 
@@ -34,6 +37,10 @@ class Worker(Actor):
             self.fail[self.name] -= 1
             self.diary.append(f"!{self.name}")
             raise Boom(f"no start of {self.name}")
+        if self.decline.get(self.name, 0):
+            self.decline[self.name] -= 1
+            self.diary.append(f"?{self.name}")
+            raise Decline(f"{self.name} is not needed")
         self.diary.append(f"+{self.name}")
 
     async def stopping(self, reason: Reason) -> None:

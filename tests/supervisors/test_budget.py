@@ -16,7 +16,7 @@ from palmette.supervisors import Budget, Supervisor, why
 
 def root_budget(system: System) -> list[float]:
     """The restarts that the root has on its account."""
-    return list(actor_of(root_of(system))._budget._stamps)  # pyright: ignore[reportPrivateUsage]
+    return list(actor_of(root_of(system))._budget._stamps or ())  # pyright: ignore[reportPrivateUsage]
 
 
 async def crash_at(max_restarts: int, max_seconds: float, *times: float) -> int:

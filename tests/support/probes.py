@@ -113,6 +113,29 @@ class Trapping(Probe):
     trap_exit = True
 
 
+class Stubborn(Probe):
+    """Swallows its cancellations until ``release`` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.release = asyncio.Event()
+
+    @endpoint
+    async def hang(self) -> str:
+        self.entered.set()
+        await insist(self.release)
+        return "done at last"
+
+
+async def insist(until: asyncio.Event) -> None:
+    """Wait for ``until``, whoever cancels."""
+    while not until.is_set():
+        try:
+            await until.wait()
+        except asyncio.CancelledError:
+            continue
+
+
 def actor_of(ref: Ref[A]) -> A:
     """The object behind a reference, to look into it from a test."""
     target = ref._slot.target  # pyright: ignore[reportPrivateUsage]

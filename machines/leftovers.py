@@ -1,0 +1,107 @@
+"""What dead controllers have left behind, on every backend, and how to be rid of it.
+
+Machines end with their controller where their backend can see to it (a lease, the end of a stream). What is left after
+a ``kill -9`` (a directory, a container in its last minute, a sandbox within its lease) is labelled with the controller
+that owned it, and removed here: when a run starts, and by ``palmette machines reap``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from palmette.machines.errors import MachineError
+from palmette.machines.images import backend_of
+from palmette.machines.reaper import ReapReport
+from palmette.machines.reaper import reap as reap_local
+
+LOCAL: Final = ("local", "local+bwrap")
+"""Backends whose machines are directories and processes of this host."""
+
+
+class Reaped(msgspec.Struct, frozen=True, kw_only=True):
+    """What one pass over one backend found."""
+
+    backend: str
+    removed: tuple[str, ...] = ()
+    """Machines, by id or name, and snapshots that belonged to them."""
+    processes: int = 0
+    """Processes that were killed."""
+    alive: int = 0
+    """Machines left alone as their controller lives."""
+    elsewhere: tuple[str, ...] = ()
+    """Machines of other hosts, left alone."""
+    failed: tuple[str, ...] = ()
+    """What could not be removed, and why. Empty when all went well."""
+
+
+async def reap_all(images: Sequence[str] = (), *, owner: str | None = None) -> tuple[Reaped, ...]:
+    """Remove what dead controllers left on this host, and on the backends that ``images`` name.
+
+    A backend that cannot be asked (no daemon, no key) is one entry in its ``failed``: the others are done all the same.
+
+    Args:
+        images: image strings; of ``ssh://…`` each is a host of its own.
+        owner: only what belongs to this run.
+
+    Raises:
+        UnknownImage: there is no such backend.
+    """
+    others = dict.fromkeys(image for image in images if backend_of(image) not in LOCAL)
+    found = [_local(await asyncio.to_thread(reap_local, owner=owner))]
+    for image in others:
+        try:
+            found.append(await _reap(image, owner))
+        except MachineError as error:
+            found.append(Reaped(backend=image, failed=(str(error),)))
+    return tuple(found)
+
+
+async def _reap(image: str, owner: str | None) -> Reaped:
+    match backend_of(image):
+        case "docker":
+            from palmette.machines.docker_reaper import reap as reap_docker
+
+            docker = await reap_docker(owner=owner)
+            return Reaped(
+                backend="docker",
+                removed=(*docker.containers, *docker.images),
+                alive=docker.alive,
+                elsewhere=docker.elsewhere,
+                failed=docker.failed,
+            )
+        case "e2b":
+            from palmette.machines.e2b import reap as reap_e2b
+
+            e2b = await reap_e2b(owner=owner)
+            return Reaped(
+                backend="e2b", removed=e2b.machines, alive=e2b.alive, elsewhere=e2b.elsewhere, failed=e2b.failed
+            )
+        case "ssh":
+            from palmette.machines.ssh import reap as reap_ssh
+
+            ssh = await reap_ssh(image, owner=owner)
+            return Reaped(
+                backend=image,
+                removed=ssh.directories,
+                processes=ssh.processes,
+                alive=ssh.alive,
+                elsewhere=ssh.elsewhere,
+                failed=ssh.failed,
+            )
+        case other:
+            return Reaped(backend=other, failed=("a backend of its own: it has to see to its remains itself",))
+
+
+def _local(report: ReapReport) -> Reaped:
+    return Reaped(
+        backend="local",
+        removed=report.directories,
+        processes=report.processes,
+        alive=report.alive,
+        elsewhere=report.elsewhere,
+        failed=report.failed,
+    )

@@ -1,0 +1,300 @@
+"""A pool of machines, on virtual time, with machines that are made of nothing but a plan of what happens to them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import cast
+
+import pytest
+
+from palmette.actors import Actor, ActorDied, MaxRestarts, Ref, System, deadline, endpoint, root_cause, simulation
+from palmette.actors.simulation import RandomFaults
+from palmette.machines import MachineActor, MachineError, MachineLost
+from palmette.machines import actor as machine_actor
+from palmette.machines.contract import Machine
+from palmette.machines.errors import ImageUnusable
+from palmette.machines.evidence import Evidence
+from palmette.machines.gate import Gate
+from palmette.machines.pool import LEASE_SECONDS, ImageRefused, LeasedMachine, MachinePool, machine_pool
+from palmette.supervisors import BadSpec, DynamicSupervisor, Supervisor, child
+
+pytestmark = pytest.mark.usefixtures("provider")
+
+
+class Provider:
+    """Makes machines in a second each, and keeps the books."""
+
+    def __init__(self) -> None:
+        self.made = 0
+        self.coming_up = 0
+        self.most_coming_up = 0
+        self.begun: list[float] = []
+        self.up: set[str] = set()
+        self.ever_up: list[str] = []
+        self.most_up = 0
+        self.refusals: list[Exception] = []
+        """What the next machines that are asked for get instead."""
+
+    def machine(self, image: str, *, owner: str) -> Machine:
+        self.made += 1
+        return cast("Machine", _Machine(self, f"{owner}.{self.made}"))
+
+
+class _Machine:
+    def __init__(self, provider: Provider, id: str) -> None:
+        self._provider = provider
+        self.id = id
+
+    async def start(self) -> None:
+        provider = self._provider
+        provider.begun.append(asyncio.get_running_loop().time())
+        provider.coming_up += 1
+        provider.most_coming_up = max(provider.most_coming_up, provider.coming_up)
+        try:
+            await asyncio.sleep(1.0)
+            if provider.refusals:
+                raise provider.refusals.pop(0)
+        finally:
+            provider.coming_up -= 1
+        provider.up.add(self.id)
+        provider.ever_up.append(self.id)
+        provider.most_up = max(provider.most_up, len(provider.up))
+
+    async def put(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
+        raise MachineLost("somebody removed the container", Evidence(cause="machine_removed"))
+
+    async def probe(self, *, timeout: float = 5.0) -> float:
+        return 0.0
+
+    async def stop(self) -> None:
+        self._provider.up.discard(self.id)
+
+
+@pytest.fixture
+def provider(monkeypatch: pytest.MonkeyPatch) -> Provider:
+    provider = Provider()
+    monkeypatch.setattr(machine_actor, "machine_for", provider.machine)
+    return provider
+
+
+class Worker(Actor):
+    """Leases a machine for some seconds, again and again."""
+
+    def __init__(self, rounds: int) -> None:
+        self._rounds = rounds
+        self.used: list[str] = []
+
+    @endpoint
+    async def work(self) -> list[str]:
+        return self.answer_later(self._work())
+
+    async def _work(self) -> list[str]:
+        pool = self.system.whereis("machines", MachinePool)
+        used: list[str] = []
+        for _ in range(self._rounds):
+            with deadline(600.0):
+                machine = await pool.call(MachinePool.lease, self.ref)
+            used.append(await machine.call(MachineActor.id))
+            await asyncio.sleep(5.0)
+            pool.cast(MachinePool.give_back, machine)
+        return used
+
+
+def play(
+    main: Callable[[System, Ref[MachinePool]], Awaitable[None]],
+    *,
+    workers: int = 0,
+    seed: int = 0,
+    faults: RandomFaults | None = None,
+    **options: object,
+) -> None:
+    """Run ``main`` beside a pool, in simulation."""
+    pool = machine_pool("docker:thing", "run", **options)  # pyright: ignore[reportArgumentType]
+    holders = [child(Worker, 3, name=f"w{number}", restart="temporary") for number in range(workers)]
+    tree = Supervisor.spec(max_restarts=100, children=[pool, DynamicSupervisor.spec(name="others"), *holders])
+
+    async def program() -> None:
+        async with System.start(tree) as system:
+            await main(system, system.whereis("machines", MachinePool))
+        assert system.statistics().actors == 0
+
+    simulation.run(program, seed=seed, faults=() if faults is None else faults)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(provider: Provider) -> object:
+    yield
+    assert not provider.up
+    assert not provider.coming_up
+
+
+def test_warm_machines_are_there_before_anybody_asks_and_are_replaced_when_taken(provider: Provider) -> None:
+    async def main(system: System, pool: Ref[MachinePool]) -> None:
+        await asyncio.sleep(2.0)
+        assert (await pool.call(MachinePool.statistics)).warm == 3
+        begun = system.loop.time()
+        holder = system.whereis("w0", Worker)
+        await pool.call(MachinePool.lease, holder)
+        assert system.loop.time() == begun
+        await asyncio.sleep(2.0)
+        now = await pool.call(MachinePool.statistics)
+        assert (now.warm, now.leased, now.starting) == (3, 1, 0)
+
+    play(main, workers=1, warm=3)
+
+
+def test_a_machine_is_never_given_to_two_and_there_are_never_more_than_allowed(provider: Provider) -> None:
+    async def main(system: System, pool: Ref[MachinePool]) -> None:
+        works = [system.whereis(f"w{number}", Worker).call(Worker.work) for number in range(12)]
+        with deadline(300.0):
+            used = [machine for work in await asyncio.gather(*works) for machine in work]
+        assert len(used) == len(set(used)) == 36
+        # One that is thrown away may still be ending while its successor comes up.
+        assert provider.most_up <= 5 + 5
+
+    play(main, workers=12, warm=2, most=5)
+
+
+def test_a_machine_goes_when_its_holder_ends_whatever_ended_it(provider: Provider) -> None:
+    async def main(system: System, pool: Ref[MachinePool]) -> None:
+        for name in ("w0", "w1"):
+            holder = system.whereis(name, Worker)
+            machine = await pool.call(MachinePool.lease, holder)
+            if name == "w0":
+                holder.kill()
+            else:
+                await holder.stop()
+            await asyncio.sleep(1.0)
+            assert not machine.is_alive()
+            assert (await pool.call(MachinePool.statistics)).leased == 0
+
+    play(main, workers=2)
+
+
+def test_a_lost_machine_ends_whoever_leased_it_and_its_tree_gets_another(provider: Provider) -> None:
+    async def main(system: System, pool: Ref[MachinePool]) -> None:
+        others = system.whereis("others", DynamicSupervisor)
+        path = await others.call(DynamicSupervisor.start_child, child(LeasedMachine, name="machine"))
+        leased = system.ref_at(path, LeasedMachine)
+        first = await leased.call(LeasedMachine.machine)
+        with pytest.raises(ActorDied, match="machine removed"):
+            await first.call(MachineActor.put, "x", b"")
+        await asyncio.sleep(2.0)
+        second = await leased.call(LeasedMachine.machine)
+        assert second.path != first.path
+        assert leased.incarnation == 2
+        await others.call(DynamicSupervisor.terminate_child, "machine")
+        await asyncio.sleep(1.0)
+        assert not second.is_alive()
+
+    play(main)
+
+
+def test_an_image_that_cannot_be_a_machine_is_tried_once_and_everybody_is_told(provider: Provider) -> None:
+    provider.refusals = [ImageUnusable("docker:thing has no python3; use an image that has")] * 99
+
+    async def main(system: System, pool: Ref[MachinePool]) -> None:
+        holder = system.whereis("w0", Worker)
+        with pytest.raises(ImageRefused, match="has no python3"):
+            await pool.call(MachinePool.lease, holder)
+        await asyncio.sleep(1000.0)
+        assert provider.made == 1
+
+    play(main, workers=1)
+
+
+def test_a_provider_at_its_quota_is_asked_again_less_and_less_often(provider: Provider) -> None:
+    provider.refusals = [MachineLost("no more sandboxes", Evidence(cause="quota"))] * 6
+
+    async def main(system: System, pool: Ref[MachinePool]) -> None:
+        holder = system.whereis("w0", Worker)
+        with deadline(600.0):
+            await pool.call(MachinePool.lease, holder)
+        pauses = [later - earlier - 1.0 for earlier, later in zip(provider.begun, provider.begun[1:], strict=False)]
+        assert len(pauses) == 6
+        assert all(0.5 * 2**n <= pause <= 0.6 * 2**n + 0.01 for n, pause in enumerate(pauses))
+
+    play(main, workers=1)
+
+
+def test_who_waits_too_long_is_told_what_went_wrong(provider: Provider) -> None:
+    provider.refusals = [MachineLost("no more sandboxes", Evidence(cause="quota"))] * 999
+
+    async def main(system: System, pool: Ref[MachinePool]) -> None:
+        others = system.whereis("others", DynamicSupervisor)
+        tree = Supervisor.spec(
+            name="episode",
+            restart="temporary",
+            children=[child(LeasedMachine, name="machine", rules={"NoMachine": "escalate"})],
+        )
+        path = await others.call(DynamicSupervisor.start_child, tree)
+        await asyncio.sleep(LEASE_SECONDS + 5.0)
+        (reason,) = [record.reason for record in system.why(path) if record.path == path]
+        assert isinstance(reason, MaxRestarts)
+        assert "no more sandboxes: quota" in str(root_cause(reason))
+
+    play(main)
+
+
+def test_no_more_come_up_at_a_time_or_per_second_than_the_gate_lets_in(provider: Provider) -> None:
+    async def main(system: System, pool: Ref[MachinePool]) -> None:
+        await asyncio.sleep(30.0)
+        assert (await pool.call(MachinePool.statistics)).warm == 20
+        assert provider.most_coming_up <= 3
+        gaps = [later - earlier for earlier, later in zip(provider.begun, provider.begun[1:], strict=False)]
+        assert min(gaps) >= 0.249
+
+    play(main, warm=20, at_once=3, per_second=4.0)
+
+
+def test_a_gate_narrows_with_each_refusal_and_widens_again(provider: Provider) -> None:
+    provider.refusals = [MachineLost("no more sandboxes", Evidence(cause="quota"))] * 8
+
+    async def main(system: System, pool: Ref[MachinePool]) -> None:
+        gate = system.whereis("machines.gate", Gate)
+        await asyncio.sleep(1.5)
+        assert (await gate.call(Gate.statistics)).width == 1.0
+        await asyncio.sleep(60.0)
+        now = await gate.call(Gate.statistics)
+        assert now.width > 3.0
+        assert (now.made, now.refused, now.inside, now.waiting) == (30, 8, 0, 0)
+
+    play(main, warm=30, at_once=8)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_whatever_is_killed_everybody_gets_a_machine_in_the_end(provider: Provider, seed: int) -> None:
+    async def main(system: System, pool: Ref[MachinePool]) -> None:
+        others = system.whereis("others", DynamicSupervisor)
+        for number in range(8):
+            await others.call(
+                DynamicSupervisor.start_child,
+                child(LeasedMachine, name=f"m{number}", rules={"retryable": "backoff", "killed": "backoff"}),
+            )
+        await asyncio.sleep(300.0)
+        leased = [system.ref_at(f"/others/m{number}", LeasedMachine) for number in range(8)]
+        machines = [await each.call(LeasedMachine.machine) for each in leased]
+        assert len({machine.path for machine in machines}) == 8
+        assert all(machine.is_alive() for machine in machines)
+        now = await system.whereis("machines", MachinePool).call(MachinePool.statistics)
+        assert (now.leased, now.warm) == (8, 2)
+        assert len(provider.up) == 10
+
+    play(main, warm=2, seed=seed, faults=RandomFaults(rate=0.1, match="/machines/fleet/*"))
+
+
+def test_a_pool_of_less_than_nothing_is_refused_when_it_is_described() -> None:
+    with pytest.raises(BadSpec, match="got 3 and 2"):
+        machine_pool("local", "run", warm=3, most=2)
+
+
+def test_a_machine_that_fails_for_an_unknown_reason_is_not_asked_for_without_end(provider: Provider) -> None:
+    provider.refusals = [MachineError("the key is wrong; set another one")] * 99
+
+    async def main(system: System, pool: Ref[MachinePool]) -> None:
+        with pytest.raises(ImageRefused, match="the key is wrong"):
+            await pool.call(MachinePool.lease, system.whereis("w0", Worker))
+
+    play(main, workers=1, warm=4)
+    assert provider.made <= 8
