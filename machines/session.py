@@ -290,12 +290,14 @@ class Session:
             if not self._greeting.done():
                 self._greeting.set_result(greeting)
         elif kind == wire.REPLY:
-            call = self._calls.pop(number, None)
+            call = self._calls.get(number)
             if call is None:
                 raise wire.ProtocolError(f"an answer to call {number}, which nobody made")
+            head, data = wire.unpack(payload)
+            reply = _convert({**head, "data": data}, Reply)
+            del self._calls[number]  # not before: an answer that cannot be read ends the session, and this call with it
             if not call.done():
-                head, data = wire.unpack(payload)
-                call.set_result(_convert({**head, "data": data}, Reply))
+                call.set_result(reply)
         elif kind == wire.EXPIRED:
             self._finish(End("its lease ran out", expired=True))
         elif kind != wire.PONG:
