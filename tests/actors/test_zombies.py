@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from support.probes import Probe, Stubborn, actor_of, insist, last_exit, running, worker
-from support.worlds import everywhere, turns
+from support.worlds import everywhere, took, turns
 
 from palmette.actors import (
     ActorDied,
@@ -34,7 +34,7 @@ async def test_an_actor_that_swallows_its_cancellation_is_a_zombie_until_its_cod
         for call in (pending, queued):
             with pytest.raises(ActorDied, match=r"killed \(you\)"):
                 await call
-        assert system.loop.time() == system.kill_grace  # nobody waits for what a zombie will never answer
+        assert took(system.kill_grace)  # nobody waits for what a zombie will never answer
         assert stubborn.statistics().state == "zombie"
         assert system.statistics().zombies == 1
         assert [node.state for node in system.tree().children if node.name == "it"] == ["zombie"]
@@ -122,7 +122,7 @@ async def test_terminate_says_where_a_zombie_stays_behind() -> None:
         await turns()
         release = actor_of(stubborn).release
         assert not await stubborn.terminate(timeout=3)
-        assert system.loop.time() == 6
+        assert took(6)
         release.set()
         assert await stubborn.terminate()
         with pytest.raises(ActorDied, match="did not stop within 3 s"):

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from support.probes import Boom, Probe, actor_of, ended
-from support.worlds import everywhere, turns
+from support.worlds import everywhere, here, turns
 from task_support import double, for_ever, here, nolink, tasks_running, tidy
 
 from palmette.actors import (
@@ -22,33 +22,30 @@ from palmette.supervisors import BadSpec, Exited, Task, TaskSupervisor, TooManyC
 
 
 @pytest.mark.parametrize("how", ["normal", "crash", "kill"])
-def test_the_tasks_of_an_actor_end_with_it(how: str) -> None:
-    @everywhere
-    async def check() -> None:
-        async with tasks_running(max_restarts=0) as (system, tasks):
-            owner, log = system.whereis("owner", Probe), list[str]()
-            mine = [await owner.call(Probe.go, lambda _: nolink(tasks, tidy, log, 3.0)) for _ in range(3)]
-            other = await nolink(tasks, for_ever)
-            await turns()
-            end = asyncio.create_task(ended(owner))
-            await turns()
-            match how:
-                case "normal":
-                    owner.cast(Probe.do, lambda actor: actor.stop())
-                case "crash":
-                    owner.cast(Probe.fail)
-                case _:
-                    owner.kill()
-            await end
-            begun = system.loop.time()
-            answers = await Task.yield_many(mine)
-            assert [answer for _, answer in answers] == 3 * [Exited(Shutdown())]
-            assert system.loop.time() - begun == 3.0  # all at the same time
-            assert log == 3 * ["begun"] + 3 * ["tidy"]
-            assert await here(tasks) == ["for_ever-4"]
-            assert other.answer() is None
-
-    check()
+@everywhere
+async def test_the_tasks_of_an_actor_end_with_it(how: str) -> None:
+    async with tasks_running(max_restarts=0) as (system, tasks):
+        owner, log = system.whereis("owner", Probe), list[str]()
+        mine = [await owner.call(Probe.go, lambda _: nolink(tasks, tidy, log, 3.0)) for _ in range(3)]
+        other = await nolink(tasks, for_ever)
+        await turns()
+        end = asyncio.create_task(ended(owner))
+        await turns()
+        match how:
+            case "normal":
+                owner.cast(Probe.do, lambda actor: actor.stop())
+            case "crash":
+                owner.cast(Probe.fail)
+            case _:
+                owner.kill()
+        await end
+        begun = system.loop.time()
+        answers = await Task.yield_many(mine)
+        assert [answer for _, answer in answers] == 3 * [Exited(Shutdown())]
+        assert system.loop.time() - begun == 3.0  # all at the same time
+        assert log == 3 * ["begun"] + 3 * ["tidy"]
+        assert await here(tasks) == ["for_ever-4"]
+        assert other.answer() is None
 
 
 @everywhere

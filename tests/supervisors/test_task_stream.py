@@ -8,7 +8,7 @@ from contextlib import aclosing, suppress
 
 import pytest
 from support.probes import Boom, Probe, ended
-from support.worlds import everywhere, turns
+from support.worlds import everywhere, here, turns
 from task_support import here, tasks_running
 
 from palmette.actors import ActorDied, Crashed, DeadlineExceeded, Killed, Shutdown, deadline
@@ -227,29 +227,26 @@ async def test_a_cancelled_consumer_stops_the_tasks_and_gives_them_their_time() 
 
 
 @pytest.mark.parametrize("how", ["crash", "kill"])
-def test_the_end_of_its_owner_stops_the_tasks(how: str) -> None:
-    @everywhere
-    async def check() -> None:
-        async with tasks_running() as (system, tasks):
-            owner = system.whereis("owner", Probe)
+@everywhere
+async def test_the_end_of_its_owner_stops_the_tasks(how: str) -> None:
+    async with tasks_running() as (system, tasks):
+        owner = system.whereis("owner", Probe)
 
-            async def consume(_: Probe) -> None:
-                async for _answer in stream(tasks, for_ever, range(9), max_concurrency=2, timeout=1e5):
-                    pass
+        async def consume(_: Probe) -> None:
+            async for _answer in stream(tasks, for_ever, range(9), max_concurrency=2, timeout=1e5):
+                pass
 
-            owner.cast(Probe.do, lambda actor: actor.start_task(consume(actor)))
-            await asyncio.sleep(1)
-            assert len(await here(tasks)) == 2
-            end = asyncio.create_task(ended(owner))
-            await turns()
-            if how == "kill":
-                owner.kill()
-            else:
-                owner.cast(Probe.fail)
-            await end
-            assert await here(tasks) == []
-
-    check()
+        owner.cast(Probe.do, lambda actor: actor.start_task(consume(actor)))
+        await asyncio.sleep(1)
+        assert len(await here(tasks)) == 2
+        end = asyncio.create_task(ended(owner))
+        await turns()
+        if how == "kill":
+            owner.kill()
+        else:
+            owner.cast(Probe.fail)
+        await end
+        assert await here(tasks) == []
 
 
 @everywhere

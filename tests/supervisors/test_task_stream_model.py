@@ -10,7 +10,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.probes import Boom, Probe
-from support.worlds import everywhere, turns
+from support.worlds import here, turns
 from task_support import here, tasks_running
 
 from palmette.actors import ActorDied, DeadlineExceeded, Ref, System
@@ -132,7 +132,7 @@ strikes = st.lists(
 def test_a_stream_keeps_its_promises(scenario: Scenario) -> None:
     watch = Watch(scenario)
 
-    @everywhere
+    @here()
     async def check() -> None:
         async with tasks_running() as (system, tasks):
             owner = system.whereis("owner", Probe)

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 from support.probes import Boom
-from support.worlds import everywhere, turns
+from support.worlds import everywhere, here, turns
 from task_support import double, fail, for_ever, here, nolink, tasks_running, tidy
 
 from palmette.actors import (
