@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.probes import Probe, actor_of, last_exit, running, worker
-from support.worlds import everywhere, turns
+from support.worlds import everywhere, took, turns
 
 from palmette.actors import ActorDied, Draining, Killed, Reason, Ref, ReplyToken, Shutdown, System, TaskDone, endpoint
 from palmette.supervisors import DynamicSupervisor, StartRefused, Supervisor, child
@@ -76,7 +76,7 @@ async def test_what_is_queued_is_finished_and_what_comes_later_is_refused() -> N
         assert await asyncio.gather(*calls) == [0, 1, 2]
         assert await drain
         assert actor.got == [0, 1, 2, "cast", "sent"]
-        assert system.loop.time() == 4
+        assert took(4)
         assert log[-1] == "/it stopping"
         assert last_exit(system, "/it").reason == DRAINED
         assert len(system.dead_letters) == 2
@@ -92,7 +92,7 @@ def test_an_idle_actor_ends_at_once(busy: bool) -> None:
                 await ref.call(Probe.seen)
             assert await ref.drain()
             assert not ref.is_alive()
-            assert system.loop.time() == 0
+            assert took(0)
 
     check()
 
@@ -138,7 +138,7 @@ async def test_a_tagged_tasks_result_is_handled_before_the_end_and_an_endless_ta
         await ref.call(Probe.do, lambda me: me.start_task(asyncio.Event().wait()))
         assert await ref.drain()
         assert actor.got == [TaskDone("t", "result")]
-        assert system.loop.time() == 3
+        assert took(3)
 
 
 @everywhere
@@ -173,7 +173,7 @@ async def test_at_the_deadline_the_present_handler_ends_and_the_rest_is_refused(
         calls = [asyncio.create_task(ref.call(Worker.work, number)) for number in range(3)]
         await turns()
         assert not await ref.drain(timeout=3)
-        assert system.loop.time() == 4
+        assert took(4)
         assert [call.exception() is None for call in calls] == [True, True, False]
         with pytest.raises(ActorDied, match="not drained in time"):
             await calls[2]
@@ -186,7 +186,7 @@ async def test_a_handler_that_does_not_end_after_the_deadline_is_killed() -> Non
         call = asyncio.create_task(ref.call(Probe.pass_gate))
         await turns()
         assert not await ref.drain(timeout=3, shutdown=2)
-        assert system.loop.time() == 5
+        assert took(5)
         assert last_exit(system, "/it").reason == Killed("did not stop within 2 s")
         with pytest.raises(ActorDied):
             await call
@@ -265,7 +265,7 @@ async def test_a_drain_during_the_start_begins_after_it() -> None:
         actor = actor_of(slow)
         assert await slow.drain()
         assert actor.got == ["to itself"]
-        assert system.loop.time() == 5
+        assert took(5)
         await start
 
 
@@ -304,7 +304,7 @@ async def test_the_deadline_of_a_drained_supervisor_holds_for_all_below() -> Non
             calls += [asyncio.create_task(ref.call(Worker.work, number)) for number in range(4)]
         await turns()
         assert not await pool.drain(timeout=5)
-        assert system.loop.time() == 6  # all at the same time, and each present handler to its end
+        assert took(6)  # all at the same time, and each present handler to its end
         assert [call.exception() is None for call in calls] == [True, True, True, False] * 2
 
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from support.probes import Probe, actor_of, ended, last_exit, running, worker
-from support.worlds import everywhere, turns
+from support.worlds import everywhere, now, took, turns
 
 from palmette.actors import Actor, ActorDied, Crashed, Killed, Reason, Shutdown, endpoint
 from palmette.supervisors import StartRefused, Supervisor
@@ -89,7 +89,7 @@ def test_whatever_code_is_left_by_it_ends_its_actor_and_nobody_else(where: str, 
             assert isinstance(reason, Crashed)
             assert (reason.error, reason.text) == (f"builtins.{error.__name__}", "enough")
             assert await system.whereis("other", Probe).call(Probe.seen) == []
-            assert system.loop.time() <= 3
+            assert now() <= 3
 
     check()
 
@@ -132,7 +132,7 @@ async def test_a_handler_that_cleans_up_after_a_crash_is_left_to_it() -> None:
             await call
         await stop
         assert log == ["tidied"]
-        assert system.loop.time() == 2
+        assert took(2)
 
 
 @pytest.mark.parametrize("how", ["stop", "kill", "crash"])
@@ -155,7 +155,7 @@ def test_a_task_that_cleans_up_is_cancelled_once_however_its_actor_ends(how: str
                 ref.cast(Probe.fail)
             await end
             assert log == ["tidied"]
-            assert system.loop.time() == 2
+            assert took(2)
 
     check()
 
@@ -177,4 +177,4 @@ async def test_a_hook_that_cleans_up_after_a_kill_is_not_cancelled_again_at_its_
         with pytest.raises(ActorDied, match="hurry"):
             await stop
         assert log == ["tidied"]
-        assert system.loop.time() == 4
+        assert took(4)

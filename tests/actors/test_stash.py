@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.probes import Probe, actor_of, ended, running, text_of, worker
-from support.worlds import everywhere, turns
+from support.worlds import everywhere, took, turns
 
 from palmette.actors import ActorDied, DeadlineExceeded, Ref, StashFull, System, deadline, endpoint
 from palmette.supervisors import child
@@ -107,7 +107,7 @@ async def test_a_stashed_call_keeps_its_deadline_and_a_late_one_is_dropped() -> 
         door = door_of(system)
         with pytest.raises(DeadlineExceeded), deadline(2):
             await door.call(Door.enter, "late")
-        assert system.loop.time() == 2
+        assert took(2)
         door.send("open")
         assert await door.call(Probe.seen) == []
         assert system.statistics().dead_letters == 0
@@ -172,7 +172,7 @@ def test_what_is_stashed_fares_as_the_mailbox_does_when_the_actor_ends(how: str)
                 door.cast(Probe.fail)
             with pytest.raises(ActorDied):
                 await call
-            assert system.loop.time() == 0
+            assert took(0)
             assert [letter.message for letter in system.dead_letters] == ["'b'", "<cast enter>"]
 
     check()

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from support.probes import Probe, Stubborn, actor_of, insist, last_exit, running, worker
-from support.worlds import everywhere, turns
+from support.worlds import everywhere, now, took, turns
 
 from palmette.actors import (
     ActorDied,
@@ -35,7 +35,7 @@ async def test_an_actor_that_swallows_its_cancellation_is_a_zombie_until_its_cod
         for call in (pending, queued):
             with pytest.raises(ActorDied, match=r"killed \(you\)"):
                 await call
-        assert system.loop.time() == system.kill_grace  # nobody waits for what a zombie will never answer
+        assert took(system.kill_grace)  # nobody waits for what a zombie will never answer
         assert stubborn.statistics().state == "zombie"
         assert system.statistics().zombies == 1
         assert [node.state for node in system.tree().children if node.name == "it"] == ["zombie"]
@@ -110,7 +110,7 @@ async def test_the_system_ends_in_bounded_time_beside_a_zombie() -> None:
 
     async with running(worker(Undying, shutdown=3)) as system:
         await turns()
-    assert system.loop.time() < 20
+    assert now() < 20
     release.set()
     await turns(10)
 
@@ -124,7 +124,7 @@ async def test_terminate_says_where_a_zombie_stays_behind() -> None:
         release = actor_of(stubborn).release
         with pytest.raises(DeadlineExceeded, match="the code of /it runs on 3 s after its kill; it is a zombie"):
             await stubborn.terminate(timeout=3)
-        assert system.loop.time() == 6
+        assert took(6)
         release.set()
         await stubborn.terminate()
         with pytest.raises(ActorDied, match="did not stop within 3 s"):

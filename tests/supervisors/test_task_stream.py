@@ -8,7 +8,7 @@ from contextlib import aclosing, suppress
 
 import pytest
 from support.probes import Boom, Probe, ended
-from support.worlds import everywhere, turns
+from support.worlds import everywhere, now, took, turns
 from task_support import here, tasks_running
 
 from palmette.actors import ActorDied, Crashed, DeadlineExceeded, Killed, Shutdown, deadline
@@ -37,14 +37,14 @@ async def picky(item: int) -> int:
 @everywhere
 async def test_results_come_in_the_order_of_the_items_or_as_they_are_done() -> None:
     async with tasks_running() as (system, tasks):
-        begun = system.loop.time()
+        begun = now()
         for ordered, expected in ((True, [3.0, 1.0, 2.0]), (False, [1.0, 2.0, 3.0])):
             found = [
                 answer
                 async for answer in stream(tasks, wait_then_return, [3.0, 1.0, 2.0], max_concurrency=3, ordered=ordered)
             ]
             assert found == [Ok(seconds) for seconds in expected]
-        assert system.loop.time() - begun == 6.0
+        assert took(6, since=begun)
         assert await here(tasks) == []
 
 
@@ -115,12 +115,12 @@ async def test_a_slow_consumer_slows_the_stream_down() -> None:
 @everywhere
 async def test_an_overdue_task_ends_the_iteration_or_is_killed() -> None:
     async with tasks_running() as (system, tasks):
-        begun = system.loop.time()
+        begun = now()
         items = [1.0, 100.0, 2.0]
         with pytest.raises(DeadlineExceeded, match=r"/tasks/wait_then_return-2 took longer than 5 s"):
             async for _ in stream(tasks, wait_then_return, items, max_concurrency=3, timeout=5.0):
                 pass
-        assert system.loop.time() - begun == 5.0
+        assert took(5, since=begun)
         assert await here(tasks) == []
         found = [
             answer
@@ -129,7 +129,7 @@ async def test_an_overdue_task_ends_the_iteration_or_is_killed() -> None:
             )
         ]
         assert found == [Ok(1.0), Exited(Killed("it took longer than 5 s"), 100.0), Ok(2.0)]
-        assert system.loop.time() - begun == 10.0
+        assert took(10, since=begun)
 
 
 @everywhere
