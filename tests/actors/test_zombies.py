@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support.probes import Probe, Stubborn, actor_of, insist, last_exit, running, worker
+from support.probes import Probe, Stubborn, actor_of, begun, insist, last_exit, running, worker
 from support.worlds import everywhere, now, took, turns
 
 from palmette.actors import (
@@ -27,9 +27,7 @@ async def test_an_actor_that_swallows_its_cancellation_is_a_zombie_until_its_cod
     async with running(worker(Stubborn), worker(Probe, name="watcher")) as system:
         stubborn, watcher = system.whereis("it", Stubborn), system.whereis("watcher", Probe)
         await watcher.call(Probe.do, lambda me: me.monitor(stubborn))
-        pending = asyncio.create_task(stubborn.call(Stubborn.hang))
-        queued = asyncio.create_task(stubborn.call(Probe.seen))
-        await turns()
+        pending, queued = await begun(stubborn.call(Stubborn.hang), stubborn.call(Probe.seen))
         release = actor_of(stubborn).release
         stubborn.kill("you")
         for call in (pending, queued):
@@ -108,7 +106,7 @@ async def test_the_system_ends_in_bounded_time_beside_a_zombie() -> None:
         async def continued(self) -> None:
             await insist(release)
 
-    async with running(worker(Undying, shutdown=3)) as system:
+    async with running(worker(Undying, shutdown=3)):
         await turns()
     assert now() < 20
     release.set()
@@ -136,7 +134,7 @@ async def test_a_name_that_a_zombie_holds_is_refused_to_others_until_its_code_en
     async with running(worker(Stubborn, register="bob"), worker(Probe, name="other")) as system:
         stubborn, other, registry = system.whereis("bob", Stubborn), system.whereis("other", Probe), system.registry
         root = system.whereis("/", Supervisor)
-        call = asyncio.create_task(stubborn.call(Stubborn.hang))
+        [call] = await begun(stubborn.call(Stubborn.hang))
         await registry.call(Registry.join, "group", stubborn)
         release = actor_of(stubborn).release
         stubborn.kill()

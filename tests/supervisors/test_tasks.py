@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 from support.probes import Boom
 from support.worlds import everywhere, now, took, turns
-from task_support import double, fail, for_ever, here, nolink, tasks_running, tidy
+from task_support import double, fail, for_ever, nolink, present, tasks_running, tidy
 
 from palmette.actors import (
     ActorDied,
@@ -32,7 +32,7 @@ async def test_a_task_gives_its_result_and_is_gone() -> None:
         assert task.answer() is None
         assert await task.result() == 42
         assert await task.yield_() == task.answer() == Ok(42)
-        assert await here(tasks) == []
+        assert await present(tasks) == []
         assert system.why(task.path)[-1].reason == Normal()
 
 
@@ -67,7 +67,7 @@ async def test_a_task_that_is_not_done_in_time_runs_on() -> None:
 
 @everywhere
 async def test_several_tasks_have_one_timeout_together() -> None:
-    async with tasks_running() as (system, tasks):
+    async with tasks_running() as (_, tasks):
         begun = now()
         some = [await nolink(tasks, for_ever), await nolink(tasks, double, 2), await nolink(tasks, fail)]
         answers = await Task.yield_many(some, 3.0)
@@ -123,12 +123,12 @@ async def test_shutdown_lets_a_task_clean_up_in_its_time() -> None:
         assert log == ["begun", "tidy"]
         assert task.answer() == Exited(Shutdown("its owner shut it down"))
         assert system.statistics().zombies == 0
-        assert await here(tasks) == []
+        assert await present(tasks) == []
 
 
 @everywhere
 async def test_shutdown_kills_what_takes_too_long() -> None:
-    async with tasks_running() as (system, tasks):
+    async with tasks_running() as (_, tasks):
         log: list[str] = []
         slow = await nolink(tasks, tidy, log, 2.5)
         brutal = await nolink(tasks, for_ever)
