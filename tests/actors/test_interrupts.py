@@ -66,7 +66,7 @@ async def test_whatever_code_is_left_by_it_ends_its_actor_and_nobody_else(
     where: str, error: type[BaseException]
 ) -> None:
     async with running(worker(Fatal, where, error), worker(Probe, name="other")) as system:
-        ref = system.whereis("it", Fatal)
+        ref = system.ref_at("/it", Fatal)
         if ref.is_alive() and where != "continued":
             end = asyncio.create_task(ended(ref))
             call = asyncio.create_task(ref.call(Fatal.handle))
