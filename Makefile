@@ -48,7 +48,7 @@ demo: $(VENV)/.installed ## learn a tool-using task from scratch, offline, under
 
 test: $(VENV)/.installed ## every test, in as many processes as there are cores; PYTEST_WORKERS=0: in one
 	$(call debian,$(DEBIAN_PACKAGES))
-	@$(PY) -m pytest -q -n $(PYTEST_WORKERS) --dist loadfile
+	@$(PY) -m pytest -q -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-long: $(VENV)/.installed ## our supervisors against Erlang's, over ten times as many schedules
 	$(call debian,$(DEBIAN_PACKAGES))
