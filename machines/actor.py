@@ -2,9 +2,10 @@
 
 :class:`MachineActor` owns one backend machine, its forks, and the processes that were opened on them. What a command
 does wrong (a missing file, a bad exit code) goes back to the caller; what the *machine* does wrong
-(:class:`MachineLost`) crashes the actor, with the evidence in the reason's text, so that its supervisor replaces it and
-everybody who waited learns of it at once. :class:`~palmette.machines.remote.RemoteMachine` is what tools and evaluators
-hold: the machine contract, spoken through a reference, also from another process.
+(:class:`MachineLost`) crashes the actor, with the cause in its reason, so that its supervisor replaces it and everybody
+who waited learns of it at once; where a command was the machine's end, the actor ends with :class:`MachineBroken`.
+:class:`~palmette.machines.remote.RemoteMachine` is what tools and evaluators hold: the machine contract, spoken through
+a reference, also from another process.
 
 A fork lives in the actor of the machine that it was made of, and shares its end. Who wants one with a life of its own
 starts another ``MachineActor`` of a snapshot's image.
@@ -29,7 +30,7 @@ from palmette.machines.contract import (
     StreamName,
     TerminalSize,
 )
-from palmette.machines.errors import MachineError, MachineLost
+from palmette.machines.errors import MachineBroken, MachineError, MachineLost
 from palmette.machines.images import machine_for
 
 T = TypeVar("T")
@@ -253,7 +254,10 @@ class MachineActor(Actor):
         """An empty working directory; what runs is killed."""
         if machine != OWN:
             return self._ordinary(self._on(machine, lambda one: one.reset()))
-        await self._machines[OWN].reset()  # in the mailbox's turn: what comes after it finds it done
+        try:
+            await self._machines[OWN].reset()  # in the mailbox's turn: what comes after it finds it done
+        except MachineLost as error:
+            raise _blamed(error) from error.__cause__
         self._dirty = False
         return None
 
@@ -326,8 +330,8 @@ class MachineActor(Actor):
         async def run() -> None:
             try:
                 token.reply(await work)
-            except MachineLost:
-                raise
+            except MachineLost as error:
+                raise _blamed(error) from error.__cause__
             except (MachineError, OSError, ValueError) as error:
                 token.fail(error)
             except asyncio.CancelledError:
@@ -337,6 +341,18 @@ class MachineActor(Actor):
 
         self.start_task(run())
         return cast("T", None)  # the kernel ignores what an endpoint returns once its reply is owed
+
+
+def _blamed(error: MachineLost) -> MachineLost:
+    """``error``, said of whose doing it is.
+
+    Not asked about a machine that fails to start: nobody has run anything on it yet, whatever killed it.
+    """
+    if error.evidence is None or not error.evidence.agents_doing:
+        return error
+    broken = MachineBroken(str(error))
+    broken.evidence = error.evidence
+    return broken
 
 
 async def _id_of(machine: Machine) -> str:
