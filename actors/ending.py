@@ -37,9 +37,9 @@ async def terminate(cell: Cell, reason: Reason, *, announce: bool) -> None:
         # Whatever ends an actor, a task that will not be cancelled makes it a zombie after the usual grace.
         cell.expect_end()
         await settle(tasks)
-        failure = cell.background.failure
-        if failure is not None:
-            reason = _added(reason, failure, "a task of its own")
+    failure = cell.failed_beside()
+    if failure is not None:
+        reason = _added(reason, failure, "a task of its own")
     cell.code_has_ended()
     await end_children(cell)
     finalize(cell, cell.kill_reason or reason, announce=announce)

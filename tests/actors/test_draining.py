@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.probes import Probe, actor_of, last_exit, running, worker
+from support.probes import Probe, actor_of, begun, last_exit, running, worker
 from support.worlds import everywhere, here, took, turns
 
 from palmette.actors import ActorDied, Draining, Killed, Reason, Ref, ReplyToken, Shutdown, System, TaskDone, endpoint
@@ -60,8 +60,7 @@ async def test_what_is_queued_is_finished_and_what_comes_later_is_refused() -> N
     log: list[str] = []
     async with running(worker(Worker, log)) as system:
         ref = it(system)
-        calls = [asyncio.create_task(ref.call(Worker.work, number)) for number in range(3)]
-        await turns()
+        calls = await begun(*(ref.call(Worker.work, number) for number in range(3)))
         ref.cast(Worker.work, "cast")
         ref.send("sent")
         drain = asyncio.create_task(ref.drain())
@@ -98,8 +97,7 @@ async def test_an_idle_actor_ends_at_once(busy: bool) -> None:
 async def test_a_call_that_waits_for_room_was_taken_and_is_finished() -> None:
     async with running(worker(Worker, mailbox=1)) as system:
         ref = it(system)
-        calls = [asyncio.create_task(ref.call(Worker.work, number)) for number in range(4)]
-        await turns()
+        calls = await begun(*(ref.call(Worker.work, number) for number in range(4)))
         assert await ref.drain()
         assert await asyncio.gather(*calls) == [0, 1, 2, 3]
 
@@ -108,9 +106,8 @@ async def test_a_call_that_waits_for_room_was_taken_and_is_finished() -> None:
 async def test_replies_that_are_owed_are_given_before_the_end() -> None:
     async with running(worker(Worker)) as system:
         ref = it(system)
-        beside = asyncio.create_task(ref.call(Worker.work_beside, "x"))
-        promises = [asyncio.create_task(ref.call(Worker.promise)) for _ in range(2)]
-        await turns()
+        [beside] = await begun(ref.call(Worker.work_beside, "x"))
+        promises = await begun(*(ref.call(Worker.promise) for _ in range(2)))
         drain = asyncio.create_task(ref.drain())
         await asyncio.sleep(10)
         assert beside.result() == "x"
@@ -167,8 +164,7 @@ async def test_messages_from_itself_and_the_kernels_get_in() -> None:
 async def test_at_the_deadline_the_present_handler_ends_and_the_rest_is_refused() -> None:
     async with running(worker(Worker, None, 2.0)) as system:
         ref = it(system)
-        calls = [asyncio.create_task(ref.call(Worker.work, number)) for number in range(3)]
-        await turns()
+        calls = await begun(*(ref.call(Worker.work, number) for number in range(3)))
         assert not await ref.drain(timeout=3)
         assert took(4)
         assert [call.exception() is None for call in calls] == [True, True, False]
@@ -298,8 +294,7 @@ async def test_the_deadline_of_a_drained_supervisor_holds_for_all_below() -> Non
         for name in "ab":
             path = await pool.call(DynamicSupervisor.start_child, worker(Worker, None, 2.0, name=name))
             ref = system.ref_at(path, Worker)
-            calls += [asyncio.create_task(ref.call(Worker.work, number)) for number in range(4)]
-        await turns()
+            calls += await begun(*(ref.call(Worker.work, number) for number in range(4)))
         assert not await pool.drain(timeout=5)
         assert took(6)  # all at the same time, and each present handler to its end
         assert [call.exception() is None for call in calls] == [True, True, True, False] * 2
@@ -307,7 +302,11 @@ async def test_the_deadline_of_a_drained_supervisor_holds_for_all_below() -> Non
 
 # --- whatever happens -------------------------------------------------------------------------------------------------
 
+STEP = 0.25
+"""Seconds of a piece of work."""
 
+
+@pytest.mark.worlds("real", "simulated")
 @given(
     steps=st.lists(st.sampled_from(["call", "cast", "beside", "task", "wait", "suspend", "resume"]), max_size=30),
     at=st.integers(0, 30),
@@ -315,7 +314,7 @@ async def test_the_deadline_of_a_drained_supervisor_holds_for_all_below() -> Non
 def test_all_that_was_taken_before_a_drain_is_done_and_nothing_after_it(steps: list[str], at: int) -> None:
     @here()
     async def check() -> None:
-        async with running(worker(Worker)) as system:
+        async with running(worker(Worker, None, STEP)) as system:
             ref = it(system)
             actor = actor_of(ref)
             before: list[asyncio.Task[object]] = []
@@ -338,9 +337,9 @@ def test_all_that_was_taken_before_a_drain_is_done_and_nothing_after_it(steps: l
                     ref.cast(Worker.work, number)
                     casts += drain is None
                 elif step == "task":
-                    actor.start_task(asyncio.sleep(3, number), tag="t")
+                    actor.start_task(asyncio.sleep(3 * STEP, number), tag="t")
                 elif step == "wait":
-                    await asyncio.sleep(1)
+                    await asyncio.sleep(STEP)
                 else:
                     acts[step]()
             if ref.is_alive():

@@ -105,6 +105,7 @@ async def test_a_group_outlives_its_registry() -> None:
 STEPS = st.tuples(st.sampled_from(["join", "leave", "update", "kill"]), st.integers(0, 2), st.sampled_from("xy"))
 
 
+@pytest.mark.worlds("real", "simulated")
 @given(steps=st.lists(STEPS, max_size=30))
 def test_whatever_happens_a_group_is_who_joined_and_lives(steps: list[tuple[str, int, str]]) -> None:
     @here()

@@ -8,7 +8,7 @@ from collections import deque
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.probes import Probe, actor_of, ended, running, text_of, worker
+from support.probes import Probe, actor_of, begun, ended, running, text_of, worker
 from support.worlds import everywhere, here, took, turns
 
 from palmette.actors import ActorDied, DeadlineExceeded, Ref, StashFull, System, deadline, endpoint
@@ -143,8 +143,7 @@ async def test_a_full_stash_crashes_the_actor_that_would_lose_a_plain_message() 
 async def test_calls_whose_callers_gave_up_make_room_in_a_full_stash() -> None:
     async with running(worker(Door)) as system:
         door = door_of(system)
-        calls = [asyncio.create_task(door.call(Door.enter, item)) for item in range(3)]
-        await turns()
+        calls = await begun(*(door.call(Door.enter, item) for item in range(3)))
         calls[1].cancel()
         await turns()
         door.send("in its place")
@@ -279,6 +278,7 @@ async def test_stash_belongs_inside_a_handler_and_before_any_promise_to_reply() 
 STEPS = st.sampled_from(["send", "call", "cast", "open", "shut", "run", "give up"])
 
 
+@pytest.mark.worlds("real", "simulated")
 @given(steps=st.lists(STEPS, max_size=60))
 def test_whatever_happens_nothing_is_lost_doubled_or_out_of_order(steps: list[str]) -> None:
     @here()

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from supervisors_support import Worker, at, crash, diary, finish, root_of, states, workers
 from support.probes import Boom, Probe, actor_of
-from support.worlds import everywhere, took, turns
+from support.worlds import everywhere, now, took, turns
 
 from palmette.actors import Crashed, Killed, Shutdown, System
 from palmette.supervisors import (
@@ -21,7 +21,7 @@ from palmette.supervisors import (
 )
 from palmette.supervisors.children import ChildState
 
-LONG = Backoff(min=1000, max=1000, jitter=0)
+LONG = Backoff(min=40, max=40, jitter=0)
 STATES: tuple[ChildState, ...] = ("running", "restarting", "completed", "stopped", "declined", "undefined")
 GONE = "gone"
 REFUSED = "refused"
@@ -93,7 +93,7 @@ async def test_what_a_call_does_to_a_child_in_a_state(call: str, state: ChildSta
         assert {name: is_now for name, is_now in after.items() if name == "a"} == {"a": before["a"]}
         if call == "terminate_child":
             await root.call(Supervisor.terminate_child, "b")  # idempotent
-            await asyncio.sleep(2000)
+            await asyncio.sleep(50)
             assert await states(system) == {"a": "running", "b": "stopped", "c": "running"}
 
 
@@ -153,9 +153,9 @@ class SlowStop(Probe):
 @everywhere
 async def test_static_children_stop_one_after_the_other_and_each_has_its_own_time() -> None:
     children = [child(SlowStop, name=name) for name in "abcd"]
-    async with System.start(Supervisor.spec(children=children)) as system:
-        begun = system.loop.time()
-    assert system.loop.time() - begun == 8
+    async with System.start(Supervisor.spec(children=children)):
+        begun = now()
+    assert took(8, since=begun)
 
 
 @everywhere

@@ -163,7 +163,7 @@ async def test_a_decline_after_a_backoff_ends_the_wait() -> None:
     async with System.start(tree(*workers("a", backoff=Backoff(min=10, jitter=0)))) as system:
         Worker.decline["a"] = 1
         await crash(system, "a")
-        await asyncio.sleep(100)
+        await asyncio.sleep(25)
         assert diary() == "+a ?a"
         assert await states(system) == {"a": "declined"}
 
