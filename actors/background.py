@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 class Background:
     """See the module's text."""
 
-    __slots__ = ("_cell", "_tasks", "_timers", "failure", "promised")
+    __slots__ = ("_cell", "_tasks", "_timers", "_told", "failure", "promised")
 
     def __init__(self, cell: Cell) -> None:
         self._cell = cell
         self._timers: set[asyncio.TimerHandle] | None = None
         self._tasks: dict[asyncio.Task[None], Coroutine[object, object, object]] = {}
         """With the work of each, which a task that is cancelled before its first step never awaits."""
+        self._told: set[asyncio.Task[None]] = set()
+        """Those of them that were cancelled here."""
         self.failure: Reason | None = None
         """Of a task, while its actor was ending already."""
         self.promised = 0
@@ -66,6 +68,7 @@ class Background:
         self.promised += tag is not None
 
     def _forget(self, task: asyncio.Task[None]) -> None:
+        self._told.discard(task)
         self._tasks.pop(task).close()
 
     async def _run(self, work: Coroutine[object, object, object], tag: str | None) -> None:
@@ -98,7 +101,9 @@ class Background:
                 timer.cancel()
             self._timers.clear()
         for task in self._tasks:
-            # Once: whoever ends the actor after somebody else did must not break what the task does to clean up.
-            if not task.cancelling():
+            # Once: whoever ends the actor after somebody else did must not break what the task does to clean up. A
+            # task's own count does not tell: until Python 3.13 a TaskGroup that fails leaves a cancellation counted.
+            if task not in self._told:
+                self._told.add(task)
                 task.cancel()
         return {task for task in self._tasks if not task.done()}

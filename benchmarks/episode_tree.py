@@ -20,7 +20,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Final
 
-from palmette.actors import Actor, TaskDone, deadline
+from palmette.actors import Actor, ActorDied, TaskDone, deadline
 from palmette.agents.react import react
 from palmette.benchmarks.episode import AgentSettings, EpisodeRequest, EpisodeSettings
 from palmette.benchmarks.journal.actor import Journal
@@ -56,15 +56,33 @@ MACHINE_RULES: Final[Mapping[str, Directive]] = {
 class _Part(Actor, ABC):
     """What agent and evaluator share: one piece of work, done beside the mailbox, and then the end."""
 
+    _machine: RemoteMachine | None = None
+
     async def continued(self) -> None:
         # Beside the mailbox, so that the actor can be looked at, paused and stopped while a model thinks.
-        self.start_task(self.work(), tag="work")
+        self.start_task(self._until_done(), tag="work")
 
     async def receive(self, message: object) -> None:
-        if isinstance(message, TaskDone):
-            self.stop()
-        else:
-            await super().receive(message)
+        match message:
+            case TaskDone(value=ActorDied() as died):
+                # A machine tells of its end before it has been taken down. Then the supervisor starts this over with
+                # the next one; not before that with the same, as it would after a crash.
+                self.send_after(STOP_SECONDS + MARGIN, died)
+            case TaskDone():
+                self.stop()
+            case ActorDied():
+                raise message
+            case _:
+                await super().receive(message)
+
+    async def _until_done(self) -> ActorDied | None:
+        try:
+            await self.work()
+        except ActorDied as died:
+            if self._machine is None or died.path != self._machine.id:
+                raise
+            return died
+        return None
 
     @abstractmethod
     async def work(self) -> None:
@@ -72,11 +90,11 @@ class _Part(Actor, ABC):
 
     async def machine(self, *, needed: bool, pooled: bool) -> RemoteMachine | None:
         """The episode's machine, where it has one; a leased one may have to be waited for."""
-        if not needed:
-            return None
-        if not pooled:
-            return RemoteMachine(self.sibling("machine", MachineActor))
-        return RemoteMachine(await self.sibling("machine", LeasedMachine).call(LeasedMachine.machine))
+        if needed and not pooled:
+            self._machine = RemoteMachine(self.sibling("machine", MachineActor))
+        elif needed:
+            self._machine = RemoteMachine(await self.sibling("machine", LeasedMachine).call(LeasedMachine.machine))
+        return self._machine
 
 
 class AgentActor(_Part):

@@ -18,7 +18,8 @@ import itertools
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TypeVar, cast
 
-from palmette.actors import Actor, Reason, endpoint
+from palmette.actors import Actor, ActorDied, Reason, endpoint
+from palmette.actors.exits import reason_of
 from palmette.machines.contract import (
     ExecResult,
     Limits,
@@ -56,6 +57,7 @@ class MachineActor(Actor):
         self._dirty = False
         self._in_use = 0
         self._used_at = 0.0
+        self._is_stopping = False
 
     async def continued(self) -> None:
         self.start_task(self._clean_up())
@@ -65,6 +67,7 @@ class MachineActor(Actor):
         self.start_task(self._watch())
 
     async def stopping(self, reason: Reason) -> None:
+        self._is_stopping = True
         await self._stop_all()
 
     async def _watch(self) -> None:
@@ -74,6 +77,8 @@ class MachineActor(Actor):
                 try:
                     await self._machines[OWN].probe()
                 except MachineLost as error:
+                    if self._is_stopping:
+                        return
                     raise _blamed(error) from error.__cause__
 
     async def _clean_up(self) -> None:
@@ -81,7 +86,8 @@ class MachineActor(Actor):
         try:
             await self.system.loop.create_future()
         finally:
-            await self._stop_all()
+            if not self._is_stopping:
+                await self._stop_all()
 
     async def _stop_all(self) -> None:
         outcomes = await asyncio.gather(*(one.stop() for one in self._machines.values()), return_exceptions=True)
@@ -346,7 +352,11 @@ class MachineActor(Actor):
             try:
                 token.reply(await work)
             except MachineLost as error:
-                raise _blamed(error) from error.__cause__
+                lost = _blamed(error)
+                # Now, and not with the actor's end: what is left of the machine is taken down before that, which takes
+                # as long as a daemon that does not answer lets it.
+                token.fail(ActorDied(self.path, reason_of(lost)))
+                raise lost from error.__cause__
             except (MachineError, OSError, ValueError) as error:
                 token.fail(error)
             except asyncio.CancelledError:

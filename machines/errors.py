@@ -121,14 +121,20 @@ def boundary(doing: str, *, alive: "Callable[[], bool]") -> "Generator[None]":
     try:
         yield
     except OSError as error:
+        # Not at the top: what runs inside machines has no msgspec, and does not come here.
+        from palmette.machines.evidence import Evidence
+
         if not alive():
             raise MachineLost(
                 f"{doing}: the machine's scratch directory is gone; somebody removed or replaced it, "
-                "start another machine"
+                "start another machine",
+                Evidence(cause="machine_removed"),
             ) from error
         if error.errno in _HOST_FAILURES:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             raise MachineLost(
                 f"{doing}: the host failed with {error.strerror}; see to the host "
-                "(space, descriptors, memory), then start another machine"
+                "(space, descriptors, memory), then start another machine",
+                Evidence(cause="disk_full" if full else "unknown", detail=f"errno {error.errno}"),
             ) from error
         raise

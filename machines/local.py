@@ -49,6 +49,7 @@ from palmette.machines.contract import (
     TerminalSize,
 )
 from palmette.machines.errors import MachineError, MachineLost, boundary
+from palmette.machines.evidence import Evidence
 from palmette.machines.identity import MachineId
 from palmette.machines.local_process import Conversation, LocalProcess
 from palmette.machines.local_space import Space
@@ -344,7 +345,8 @@ class LocalMachine(AbstractAsyncContextManager["LocalMachine"]):
         if not self._space.alive():
             raise MachineLost(
                 f"the scratch directory of machine {self._id} went away while the command ran; "
-                "its result says nothing, start another machine"
+                "its result says nothing, start another machine",
+                Evidence(cause="machine_removed"),
             )
         raise_own_failure(result.exit_code, execution.last_words(), mark=_mark(exec_id))
         return execution.told(result)
@@ -371,7 +373,7 @@ class LocalMachine(AbstractAsyncContextManager["LocalMachine"]):
         if self._state == "new":
             raise MachineError(f"machine {self._id} is not started; await start() first")
         if self._state != "running":
-            raise MachineLost(f"machine {self._id} was stopped; start another one")
+            raise MachineLost(f"machine {self._id} was stopped; start another one", Evidence(cause="stopped"))
 
     async def _silence(self) -> None:
         """Kill the commands that run and wait until they are buried."""

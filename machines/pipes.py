@@ -30,6 +30,7 @@ class PipeChannel:
     def __init__(self, process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
         self._process = process
         self._errors = errors
+        self._last_words = ""
         self._loop = asyncio.get_running_loop()
         self._output = cast("IO[bytes]", process.stdout).fileno()
         self._input = cast("IO[bytes]", process.stdin).fileno()
@@ -75,7 +76,7 @@ class PipeChannel:
     @property
     def complaint(self) -> str:
         if self._errors.closed:
-            return ""
+            return self._last_words
         size = os.fstat(self._errors.fileno()).st_size
         return os.pread(self._errors.fileno(), COMPLAINT, max(0, size - COMPLAINT)).decode("utf-8", "replace").strip()
 
@@ -113,16 +114,15 @@ class PipeChannel:
                 stream.close()
         # The end of its input is what it should end by; nobody waits to see whether it does.
         process.poll()
+        self._last_words = self.complaint
+        self._errors.close()
 
     async def end(self) -> None:
         """Close the channel, kill the program with its session, and wait until it is gone."""
         await self.close()
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        try:
-            await uninterrupted(lambda: self._process.wait(END_SECONDS))
-        finally:
-            self._errors.close()
+        await uninterrupted(lambda: self._process.wait(END_SECONDS))
 
     async def _ready(self, fd: int, *, to_read: bool) -> None:
         loop = self._loop

@@ -252,6 +252,29 @@ async def test_a_task_never_outlives_its_actor(how: str) -> None:
 
 
 @everywhere
+async def test_a_task_that_got_over_a_failed_group_ends_with_its_actor_as_any_other() -> None:
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise Boom("in a group")
+
+    async def go_on() -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(fail())
+        except* Boom:  # until Python 3.13 the task counts as being cancelled from here on
+            pass
+        await for_ever(flag)
+
+    flag: list[str] = []
+    async with running(worker(Probe)) as system:
+        probe = system.whereis("it", Probe)
+        await probe.call(Probe.do, lambda me: me.start_task(go_on()))
+        await turns()
+        await probe.stop()
+        assert flag == ["ended"]
+
+
+@everywhere
 async def test_a_task_that_is_killed_before_its_first_step_leaves_no_warning() -> None:
     async with running(worker(Probe)) as system:
         probe = system.whereis("it", Probe)

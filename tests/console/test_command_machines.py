@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from support import command_line as command_line_module
 from support.command_line import CommandLine, end, programs, until
 from support.docker_daemon import IMAGE, DockerDaemon
 from support.places import Place
@@ -36,10 +37,14 @@ def containers(daemon: DockerDaemon) -> list[str]:
         return [str(one["Names"][0]).lstrip("/") for one in found]
 
 
-def test_the_reference_agent_solves_humaneval_on_every_kind_of_machine(command_line: CommandLine, place: Place) -> None:
+@pytest.mark.timeout(120 + TASKS)
+def test_the_reference_agent_solves_humaneval_on_every_kind_of_machine(
+    command_line: CommandLine, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not DATA.is_dir():
         pytest.skip(f"the data set humaneval is not in {DATA.parent}; name its parent with PALMETTE_DATA")
     command_line.environment |= place.environment
+    monkeypatch.setattr(command_line_module, "DEADLINE", 60.0 + TASKS)
     found = command_line.json(
         "run", "humaneval", "--data", str(DATA), "--agent", "reference", "--machine", place.image, "--limit", str(TASKS)
     )

@@ -116,6 +116,31 @@ async def test_a_machine_that_is_lost_ends_the_actor_and_all_who_wait_learn_of_i
     assert list_root(root) == []
 
 
+async def test_who_waits_learns_of_the_loss_before_the_machine_has_been_taken_down(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = LocalMachine.stop
+    may_stop = asyncio.Event()
+
+    async def stop_late(machine: LocalMachine) -> None:
+        await may_stop.wait()
+        await stop(machine)
+
+    monkeypatch.setattr(LocalMachine, "stop", stop_late)
+    async with running() as (system, machine):
+        with pytest.raises(ActorDied) as caught:
+            await machine.exec('rm -rf "$PWD"', timeout=10)
+        assert isinstance(caught.value.reason, Crashed)
+        assert caught.value.reason.cause == "machine_removed"
+        assert system.whereis("machine", MachineActor).incarnation == 1
+        later = asyncio.ensure_future(machine.list())
+        may_stop.set()
+        with pytest.raises(ActorDied):
+            await later
+        assert await machine.list() == []
+    assert list_root(root) == []
+
+
 async def test_a_machine_that_is_killed_leaves_neither_directory_nor_process(root: Path) -> None:
     async with running() as (system, machine):
         waiting = asyncio.ensure_future(machine.exec("sleep 61", timeout=61))
