@@ -101,4 +101,4 @@ class Background:
             # Once: whoever ends the actor after somebody else did must not break what the task does to clean up.
             if not task.cancelling():
                 task.cancel()
-        return set(self._tasks)
+        return {task for task in self._tasks if not task.done()}

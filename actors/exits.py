@@ -12,8 +12,9 @@
     ├── Unreachable   the node it lived on was lost
     └── NoProcess     there was nothing at that address
 
-Reasons replace pickled exceptions: a crash carries the exception's type name, its text and its traceback as text, and
-whether its class said ``retryable``. Code that wants to branch on a reason matches these classes.
+Reasons replace pickled exceptions: a crash carries the exception's type name, its text and its traceback as text,
+whether it said ``retryable``, and a ``cause`` where it named one. Code that wants to branch on a reason matches these
+classes.
 
 >>> is_graceful(Shutdown("completed"))
 True
@@ -63,6 +64,9 @@ class Crashed(msgspec.Struct, frozen=True, tag="crashed"):
     """The exception's own word that trying again may help (its ``retryable`` attribute)."""
     retry_after: float | None = None
     """Seconds that the failing side asked us to wait, where it did."""
+    cause: str = ""
+    """One word for what lies behind it, where the exception knows one (its ``cause`` attribute), for those who count or
+    branch: ``"out_of_memory"``."""
 
 
 class Unreachable(msgspec.Struct, frozen=True, tag="unreachable"):
@@ -146,10 +150,12 @@ def reason_of(error: BaseException) -> Reason:
     if isinstance(error, asyncio.CancelledError):
         return Killed("cancelled")
     after = getattr(error, "retry_after", None)
+    cause = getattr(error, "cause", None)
     return Crashed(
         error=f"{type(error).__module__}.{type(error).__qualname__}",
         text=_text_of(error),
         traceback="".join(traceback.format_exception(error, limit=-12)),
         retryable=bool(getattr(error, "retryable", False)),
         retry_after=float(after) if isinstance(after, int | float) else None,
+        cause=cause if isinstance(cause, str) else "",
     )

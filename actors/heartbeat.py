@@ -11,7 +11,8 @@ debugger) finds a single turn missed when it comes back, and reads what has wait
 
 A node whose handler blocks is silent as well, and must not be given up for it: to block is what process nodes are for.
 So silence counts only while the other side *may* be gone. Within a host the operating system says whether a process is
-stopped or just busy; on a link to another host, and in a simulation, silence is all there is to go by.
+stopped or just busy; on a link to another host, and in a simulation, silence is all there is to go by. A node on its
+head's own host does not watch the head: the connection tells of its death, and from a stop (Ctrl-Z) it comes back.
 """
 
 from __future__ import annotations

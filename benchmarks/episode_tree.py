@@ -7,8 +7,8 @@
 
 A new machine invalidates what was built on it, so agent and evaluator start over with it, also when the agent had
 finished (``resurrect``): a verdict never rests on a sandbox that the agent did not work in. A crashed agent starts over
-in the same machine, emptied. What an episode that cannot be saved counts as is :mod:`palmette.benchmarks.verdict`'s
-to say.
+in the same machine, emptied. An agent that breaks its machine is not given another to break. What an episode that
+cannot be saved counts as is :mod:`palmette.benchmarks.verdict`'s to say.
 
 Only the evaluator holds the benchmark and the grader's half of the task. The agent is given its tools by the pool.
 """
@@ -28,7 +28,7 @@ from palmette.benchmarks.journal.records import AttemptStarted, EpisodeEnded, Tu
 from palmette.benchmarks.outcomes import Outcome, Truncated
 from palmette.benchmarks.pool import EpisodePool
 from palmette.benchmarks.task import Task, Turn
-from palmette.benchmarks.verdict import HOPELESS
+from palmette.benchmarks.verdict import BROKEN, HOPELESS
 from palmette.machines import LeasedMachine, MachineActor, RemoteMachine
 from palmette.supervisors import ChildSpec, Supervisor, child
 from palmette.supervisors.policy import Directive
@@ -42,6 +42,14 @@ EVALUATOR_RULES: Final[Mapping[str, Directive]] = {"retryable": "backoff"}
 AGENT_RULES: Final[Mapping[str, Directive]] = {
     **EVALUATOR_RULES,
     **dict.fromkeys((*HOPELESS, "RequestRefused"), "escalate"),
+}
+
+
+MACHINE_RULES: Final[Mapping[str, Directive]] = {
+    BROKEN: "escalate",
+    # The pool has had its own patience: what it refuses is the episode's end.
+    "NoMachine": "escalate",
+    "ImageRefused": "escalate",
 }
 
 
@@ -157,11 +165,11 @@ def episode_spec(settings: EpisodeSettings, task: Task, request: EpisodeRequest,
     """The tree of one episode."""
     machine: ChildSpec[Actor]
     if settings.pool is None:
-        machine = child(MachineActor, settings.machine, settings.run, name="machine", shutdown=STOP_SECONDS)
+        machine = child(
+            MachineActor, settings.machine, settings.run, name="machine", shutdown=STOP_SECONDS, rules=MACHINE_RULES
+        )
     else:
-        # The pool has had its own patience: what it refuses is the episode's end.
-        refused: dict[str, Directive] = {"NoMachine": "escalate", "ImageRefused": "escalate"}
-        machine = child(LeasedMachine, settings.pool, name="machine", shutdown=STOP_SECONDS, rules=refused)
+        machine = child(LeasedMachine, settings.pool, name="machine", shutdown=STOP_SECONDS, rules=MACHINE_RULES)
     agent = child(
         AgentActor,
         settings.for_agent(),

@@ -5,7 +5,7 @@
     Outcome
     ├── Scored        the evaluators judged it; the only place where a reward lives
     ├── Truncated     a limit of the harness (time, tokens) ended it before the task's own rules did
-    ├── AgentFailed   the agent's code or its harness crashed beyond its restart budget
+    ├── AgentFailed   the agent's code crashed beyond its restart budget, or its command was its machine's end
     ├── InfraFailed   the machine, the model endpoint or a node was lost
     ├── JudgeFailed   an evaluator crashed or could not be reached
     ├── Stale         the policy that sampled it is too old to learn from
@@ -50,15 +50,20 @@ class Truncated(msgspec.Struct, frozen=True, kw_only=True, tag="truncated"):
 
 
 class AgentFailed(msgspec.Struct, frozen=True, kw_only=True, tag="agent_failed"):
-    """The agent crashed more often than its supervisor allows."""
+    """The agent crashed more often than its supervisor allows, or broke its machine."""
 
     reason: str
+    cause: str = ""
+    """How it broke its machine (:data:`palmette.machines.evidence.Cause`): ``"out_of_memory"``, …; else empty."""
 
 
 class InfraFailed(msgspec.Struct, frozen=True, kw_only=True, tag="infra_failed"):
     """Something under the agent was lost: machine, model endpoint, node."""
 
     reason: str
+    cause: str = ""
+    """One word for why, where what was lost is a machine (:data:`palmette.machines.evidence.Cause`):
+    ``"daemon_gone"``, …; else empty."""
 
 
 class JudgeFailed(msgspec.Struct, frozen=True, kw_only=True, tag="judge_failed"):

@@ -1,7 +1,9 @@
 """From an exit reason to an outcome: what an episode that broke down counts as.
 
 The child that spent the budget says who failed; its last reason says whether that was its own doing. A lost machine,
-model or node under the agent is infrastructure, whoever stumbled over it.
+model or node under the agent is infrastructure, whoever stumbled over it; but a machine that a command on it brought
+down (:class:`~palmette.machines.MachineBroken`: it used up the memory, it killed what keeps it) is the agent's failure,
+also where the agent's program did it while it was judged.
 """
 
 from __future__ import annotations
@@ -18,6 +20,9 @@ SUSPICIOUS: Final = ("ModelUnavailable", "RequestRefused")
 """Errors that every further episode is bound to meet if none has got past them yet."""
 
 
+BROKEN: Final = "MachineBroken"
+
+
 def outcome_of(reason: Reason) -> Outcome:
     """The outcome of an episode whose tree ended for ``reason``, before an evaluator had the say."""
     if isinstance(reason, Shutdown):
@@ -26,9 +31,15 @@ def outcome_of(reason: Reason) -> Outcome:
     cause = root_cause(reason)
     if child == "evaluator":
         return JudgeFailed(reason=describe(cause))
-    if child == "agent" and not is_infrastructure(cause):
-        return AgentFailed(reason=describe(cause))
-    return InfraFailed(reason=f"{child}: {describe(cause)}" if child else describe(cause))
+    word = cause.cause if isinstance(cause, Crashed) else ""
+    if is_agents_doing(cause) or (child == "agent" and not is_infrastructure(cause)):
+        return AgentFailed(reason=describe(cause), cause=word)
+    return InfraFailed(reason=f"{child}: {describe(cause)}" if child else describe(cause), cause=word)
+
+
+def is_agents_doing(cause: Reason) -> bool:
+    """Whether a machine ended by what was run on it."""
+    return isinstance(cause, Crashed) and cause.error.rpartition(".")[2] == BROKEN
 
 
 def is_infrastructure(cause: Reason) -> bool:

@@ -73,8 +73,14 @@ def _outcomes(s: Summary) -> Table:
     for look, number in counts(s.tally):
         share = f"{number / s.requested:.1%}" if number and s.requested else ""
         style = look.style if number else "bright_black"
-        table.add_row(Text(look.label, style=style), Text(f"{number:,}", style=style), share, look.meaning)
+        causes = s.causes.get(look.kind)
+        meaning = _told(causes) if causes else look.meaning
+        table.add_row(Text(look.label, style=style), Text(f"{number:,}", style=style), share, meaning)
     return table
+
+
+def _told(causes: dict[str, int]) -> str:
+    return "by the machine: " + ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in causes.items())
 
 
 def _score(s: Summary) -> Text:
@@ -161,6 +167,7 @@ def as_json(s: Summary, seconds: float | None, journal: str) -> dict[str, object
         "journal": journal,
         "requested": s.requested,
         "outcomes": {look.kind: number for look, number in counts(s.tally)},
+        "causes": s.causes,
         "not_yet_ended": s.still_open,
         "mean_reward": s.tally.mean_reward,
         "reward_1": s.full_marks,

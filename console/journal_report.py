@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from palmette.benchmarks.journal import EpisodeEnded, Event, JournalStore, Run, StepTrained
-from palmette.benchmarks.outcomes import Scored, Stale, kind
+from palmette.benchmarks.outcomes import AgentFailed, InfraFailed, Scored, Stale, kind
 from palmette.console.closing import success
 from palmette.console.report_data import FailedEpisode, HeldOut, Mark, ReportData, RewardPoint, RunFacts, Training
 from palmette.console.roles import role_of
@@ -85,4 +85,5 @@ def _training(summary: Summary, steps: list[StepTrained], events: list[Event]) -
 def _failed(episode: EpisodeEnded) -> FailedEpisode:
     outcome = episode.outcome
     reason = f"{outcome.age} optimiser steps old" if isinstance(outcome, Stale) else str(getattr(outcome, "reason", ""))
-    return FailedEpisode(task=episode.task, outcome=kind(outcome), reason=reason, attempt=episode.attempt)
+    cause = outcome.cause if isinstance(outcome, AgentFailed | InfraFailed) else ""
+    return FailedEpisode(task=episode.task, outcome=kind(outcome), reason=reason, cause=cause, attempt=episode.attempt)

@@ -21,7 +21,7 @@ class OutcomeLook(NamedTuple):
 OUTCOMES = (
     OutcomeLook("scored", "scored", "judged; the only outcome with a reward", "green"),
     OutcomeLook("truncated", "truncated", "ended by a limit of the harness", "yellow"),
-    OutcomeLook("agent_failed", "agent failed", "the agent crashed beyond its restart budget", "red"),
+    OutcomeLook("agent_failed", "agent failed", "it crashed beyond its restart budget, or broke its machine", "red"),
     OutcomeLook("infra_failed", "infra failed", "machine, model endpoint or node lost", "magenta"),
     OutcomeLook("judge_failed", "judge failed", "an evaluator crashed or could not be reached", "blue"),
     OutcomeLook("stale", "stale", "sampled by a policy too old to learn from", "cyan"),

@@ -202,7 +202,8 @@ def _failed(failed: Iterable[FailedEpisode], left_out: int) -> str:
     body = "".join(
         f'<tr><td class="w">{_text(episode.task)}{_attempt(episode.attempt)}</td>'
         f'<td class="k"><span class="swatch" style="background:var(--{_known(episode.outcome)})"></span>'
-        f'{_text(labels.get(episode.outcome, episode.outcome))}</td><td class="w">{_reason(episode.reason)}</td></tr>'
+        f"{_text(labels.get(episode.outcome, episode.outcome))}{_cause(episode.cause)}</td>"
+        f'<td class="w">{_reason(episode.reason)}</td></tr>'
         for episode in failed
     )
     if not body:
@@ -222,6 +223,10 @@ def _known(kind: str) -> str:
 
 def _attempt(attempt: int) -> str:
     return f' <span class="soft">attempt {attempt}</span>' if attempt > 1 else ""
+
+
+def _cause(cause: str) -> str:
+    return f' <span class="soft">{_text(cause.replace("_", " "))}</span>' if cause else ""
 
 
 def _reason(reason: str) -> str:

@@ -79,6 +79,8 @@ class FailedEpisode(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str
     """The outcome's tag: ``"infra_failed"``, …"""
     reason: str = ""
+    cause: str = ""
+    """One word for why, where a machine's end was the reason."""
     attempt: int = 1
 
 

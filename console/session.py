@@ -10,8 +10,9 @@
         └── view
 
 Two systems on one loop: what breaks in the console leaves the run alone, except for a lost lease, which ends it.
-Around the loop, in plain blocking code: leftovers of killed runs are removed, the lease is taken and given back, and
-the run's status is written.
+Around the loop, in plain blocking code: leftovers of killed runs on this host are removed, the lease is taken and given
+back, and the run's status is written. Leftovers elsewhere (on a daemon, a host, a provider) are removed on the loop,
+before the run's tree is started: its machines will want the same connections.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from palmette.console.terminal import is_interactive, logging_to, owned_terminal
 from palmette.console.view import View
 from palmette.console.work import Work
 from palmette.machines import ReapReport, reap
+from palmette.machines.leftovers import reap_before_run
 from palmette.supervisors import Backoff, ChildSpec, Supervisor, child
 
 
@@ -86,6 +88,17 @@ def tidy() -> ReapReport:
     """Remove what killed commands have left: sandboxes with their processes, sockets, logs. Blocks."""
     sweep()
     return reap()
+
+
+async def tidy_elsewhere(image: str | None) -> list[str]:
+    """Remove what killed commands have left where machines of ``image`` run; what to tell a person about it."""
+    reaped = None if image is None else await reap_before_run(image)
+    if reaped is None:
+        return []
+    removed = f"{reaped.backend}: removed {len(reaped.removed)} machines that killed runs had left"
+    return ([removed] if reaped.removed else []) + [
+        f"{reaped.backend}: what killed runs have left is still there: {problem}" for problem in reaped.failed
+    ]
 
 
 @contextmanager
@@ -158,6 +171,10 @@ async def _play(stage: Stage, painter: Painter, holder: str) -> int:
 
 
 async def _run(stage: Stage) -> None:
+    for line in await tidy_elsewhere(stage.work.machine):
+        stage.log.append(line)
+        if not is_interactive():
+            say(line)
     async with System.start(stage.work.tree(stage.run, stage.journal), name=stage.run) as system:
         stage.system = system
         await system.wait_ended()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Iterable
 
 import msgspec
 
 from palmette.benchmarks.journal import EpisodeEnded, Event, JournalStore, Run, StepTrained
-from palmette.benchmarks.outcomes import Scored, Tally, tally
+from palmette.benchmarks.outcomes import AgentFailed, InfraFailed, Outcome, Scored, Tally, kind, tally
 from palmette.console import leases
 from palmette.console.report_data import TrainingRows
 from palmette.console.roles import RestartCounts
@@ -28,6 +30,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     tally: Tally
     planned: int | None
     """Episodes that the run asks for in all; ``None`` in journals of others."""
+    causes: dict[str, dict[str, int]] = {}
+    """By kind of outcome: how many ended for which cause, where a machine's end was the reason; the most first."""
     full_marks: int
     """Episodes with a reward of 1."""
     restarts: tuple[RestartCount, ...]
@@ -82,6 +86,7 @@ def summary_of(
         state=state,
         tally=tally(episode.outcome for episode in episodes),
         planned=planned if isinstance(planned, int) else None,
+        causes=causes_of(episode.outcome for episode in episodes),
         full_marks=sum(isinstance(e.outcome, Scored) and e.outcome.reward >= 1.0 for e in episodes),
         restarts=RestartCounts(
             (f"{event.supervisor.rstrip('/')}/{event.child}", event.reason)
@@ -134,6 +139,19 @@ def _trained(summary: Summary, episodes: list[EpisodeEnded], steps: list[StepTra
 def is_held_out(run: Run, episode: EpisodeEnded) -> bool:
     """Whether an episode of a training belongs to its evaluations: its task is of the test split."""
     return episode.task.startswith(f"{run.benchmark}-test-")
+
+
+def causes_of(outcomes: Iterable[Outcome]) -> dict[str, dict[str, int]]:
+    """Count the causes that outcomes name.
+
+    >>> causes_of([InfraFailed(reason="…", cause="daemon_gone"), InfraFailed(reason="…")])
+    {'infra_failed': {'daemon_gone': 1}}
+    """
+    found: dict[str, Counter[str]] = {}
+    for outcome in outcomes:
+        if isinstance(outcome, AgentFailed | InfraFailed) and outcome.cause:
+            found.setdefault(kind(outcome), Counter())[outcome.cause] += 1
+    return {name: dict(counter.most_common()) for name, counter in found.items()}
 
 
 def at_work(intervals: list[tuple[float, float]]) -> float:

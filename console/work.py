@@ -40,6 +40,8 @@ class Work:
     title: str
     planned: int
     """Episodes that it asks for in all."""
+    machine: str | None = None
+    """The image of its machines, if it needs any."""
     tree: TreeOf
     """``(run, journal)`` to the tree."""
     close: Callable[[], Awaitable[None]]
@@ -69,6 +71,7 @@ def evaluation(config: RunConfig) -> Work:
         config={"kind": "evaluate", "planned": planned, **fields(config)},
         title=" · ".join(filter(None, (config.benchmark, config.agent, config.model))),
         planned=planned,
+        machine=config.machine if prepared.benchmark.needs_machine else None,
         tree=lambda run, journal: run_tree(prepared, run=run, journal=journal),
         close=prepared.client.close,
     )
@@ -94,6 +97,7 @@ def training(config: TrainConfig) -> Work:
         config={"kind": "train", "planned": planned, **fields(config)},
         title=f"{config.benchmark} · GRPO{' · with injected crashes' if config.chaos else ''}",
         planned=planned,
+        machine=config.machine if prepared.benchmark.needs_machine else None,
         tree=lambda run, journal: training_tree(prepared, run=run, journal=journal),
         close=prepared.client.close,
     )
@@ -115,6 +119,12 @@ def kind_of(run: Run) -> Kind:
     if kind not in ("evaluate", "train"):
         raise Failed(f"run {run.id} is of kind {kind!r}, which this palmette does not know; use the one that wrote it")
     return kind
+
+
+def machine_of(run: Run) -> str | None:
+    """The image that ``run`` names for its machines, whether or not it needs any."""
+    image = run.config.get("machine")
+    return image if isinstance(image, str) else None
 
 
 def run_config(run: Run) -> RunConfig:

@@ -2,9 +2,10 @@
 
 :class:`MachineActor` owns one backend machine, its forks, and the processes that were opened on them. What a command
 does wrong (a missing file, a bad exit code) goes back to the caller; what the *machine* does wrong
-(:class:`MachineLost`) crashes the actor, with the evidence in the reason's text, so that its supervisor replaces it and
-everybody who waited learns of it at once. :class:`~palmette.machines.remote.RemoteMachine` is what tools and evaluators
-hold: the machine contract, spoken through a reference, also from another process.
+(:class:`MachineLost`) crashes the actor, with the cause in its reason, so that its supervisor replaces it and everybody
+who waited learns of it at once; where a command was the machine's end, the actor ends with :class:`MachineBroken`.
+:class:`~palmette.machines.remote.RemoteMachine` is what tools and evaluators hold: the machine contract, spoken through
+a reference, also from another process.
 
 A fork lives in the actor of the machine that it was made of, and shares its end. Who wants one with a life of its own
 starts another ``MachineActor`` of a snapshot's image.
@@ -29,12 +30,14 @@ from palmette.machines.contract import (
     StreamName,
     TerminalSize,
 )
-from palmette.machines.errors import MachineError, MachineLost
+from palmette.machines.errors import MachineBroken, MachineError, MachineLost
 from palmette.machines.images import machine_for
 
 T = TypeVar("T")
 
 OnOutput = Callable[[StreamName, bytes], None]
+WATCH_SECONDS = 15.0
+"""A machine that nobody has used for that long is probed: a warm one that is lost must not wait for its first user."""
 OWN = 0
 """The number of the machine that the actor was started for; its forks have others."""
 
@@ -51,15 +54,27 @@ class MachineActor(Actor):
         self._opened_by: dict[str, int] = {}
         self._numbers = itertools.count(OWN + 1)
         self._dirty = False
+        self._in_use = 0
+        self._used_at = 0.0
 
     async def continued(self) -> None:
         self.start_task(self._clean_up())
         # Not in started(): a machine that takes seconds to come up must not keep its supervisor, and all others that
         # wait to be started, from their work. Calls wait in the mailbox meanwhile.
         await self._machines[OWN].start()
+        self.start_task(self._watch())
 
     async def stopping(self, reason: Reason) -> None:
         await self._stop_all()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            if not self._in_use and self.system.loop.time() - self._used_at >= WATCH_SECONDS:
+                try:
+                    await self._machines[OWN].probe()
+                except MachineLost as error:
+                    raise _blamed(error) from error.__cause__
 
     async def _clean_up(self) -> None:
         # An actor that is killed does not get to stopping(), but its tasks are cancelled whatever ends it.
@@ -253,7 +268,10 @@ class MachineActor(Actor):
         """An empty working directory; what runs is killed."""
         if machine != OWN:
             return self._ordinary(self._on(machine, lambda one: one.reset()))
-        await self._machines[OWN].reset()  # in the mailbox's turn: what comes after it finds it done
+        try:
+            await self._machines[OWN].reset()  # in the mailbox's turn: what comes after it finds it done
+        except MachineLost as error:
+            raise _blamed(error) from error.__cause__
         self._dirty = False
         return None
 
@@ -324,19 +342,35 @@ class MachineActor(Actor):
         token = self.reply_later()
 
         async def run() -> None:
+            self._in_use += 1
             try:
                 token.reply(await work)
-            except MachineLost:
-                raise
+            except MachineLost as error:
+                raise _blamed(error) from error.__cause__
             except (MachineError, OSError, ValueError) as error:
                 token.fail(error)
             except asyncio.CancelledError:
                 if _being_cancelled():
                     raise
                 token.fail(MachineError("its caller gave up"))
+            finally:
+                self._in_use -= 1
+                self._used_at = self.system.loop.time()
 
         self.start_task(run())
         return cast("T", None)  # the kernel ignores what an endpoint returns once its reply is owed
+
+
+def _blamed(error: MachineLost) -> MachineLost:
+    """``error``, said of whose doing it is.
+
+    Not asked about a machine that fails to start: nobody has run anything on it yet, whatever killed it.
+    """
+    if error.evidence is None or not error.evidence.agents_doing:
+        return error
+    broken = MachineBroken(str(error))
+    broken.evidence = error.evidence
+    return broken
 
 
 async def _id_of(machine: Machine) -> str:

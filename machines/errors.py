@@ -4,6 +4,7 @@
 
     MachineError
     ├── MachineLost         the machine is gone or cannot be trusted; infrastructure, retryable, never a verdict
+    │   └── MachineBroken       a command on it brought that about: the doing of whoever ran it, not retryable
     ├── CommandNotStarted   the program does not exist, cannot be executed, or its limits cannot be set
     ├── PathEscapes         a path leads out of the machine
     ├── NotAFile            a FIFO, a device or a socket stands where a file was meant
@@ -43,6 +44,20 @@ class MachineLost(MachineError):
     def __init__(self, text: str, evidence: "Evidence | None" = None) -> None:
         super().__init__(text if evidence is None else f"{text}: {evidence}")
         self.evidence = evidence
+
+    @property
+    def cause(self) -> str:
+        """The evidence's one word, which goes with an exit reason; ``"unknown"`` without evidence."""
+        return "unknown" if self.evidence is None else self.evidence.cause
+
+
+class MachineBroken(MachineLost):
+    """What a machine's actor ends with when a command on the machine was its end (``evidence.agents_doing``).
+
+    A fresh machine is likely to meet the same command again: no restart is due for it.
+    """
+
+    retryable = False
 
 
 class CommandNotStarted(MachineError):

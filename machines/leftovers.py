@@ -13,13 +13,18 @@ from typing import Final
 
 import msgspec
 
-from palmette.machines.errors import MachineError
+from palmette.machines.errors import MachineError, UnknownImage
 from palmette.machines.images import backend_of
 from palmette.machines.reaper import ReapReport
 from palmette.machines.reaper import reap as reap_local
+from palmette.machines.snapshots import split_image
 
 LOCAL: Final = ("local", "local+bwrap")
 """Backends whose machines are directories and processes of this host."""
+ELSEWHERE: Final = ("docker", "ssh", "e2b")
+"""Backends of ours whose machines are somewhere else; one of somebody else's sees to its remains itself."""
+SECONDS: Final = 60.0
+"""That a run waits for what other runs have left."""
 
 
 class Reaped(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,19 +58,52 @@ async def reap_all(images: Sequence[str] = (), *, owner: str | None = None) -> t
     others = dict.fromkeys(image for image in images if backend_of(image) not in LOCAL)
     found = [_local(await asyncio.to_thread(reap_local, owner=owner))]
     for image in others:
-        try:
-            found.append(await _reap(image, owner))
-        except MachineError as error:
-            found.append(Reaped(backend=image, failed=(str(error),)))
+        found.append(await reap_backend(image, owner=owner))
     return tuple(found)
 
 
-async def _reap(image: str, owner: str | None) -> Reaped:
-    match backend_of(image):
-        case "docker":
-            from palmette.machines.docker import reap as reap_docker
+async def reap_before_run(image: str) -> Reaped | None:
+    """Remove what dead controllers left where the machines of ``image`` run; ``None`` where that is this host alone.
 
-            docker = await reap_docker(owner=owner)
+    Snapshots stay: somebody asked for them, and may want to start from them. Never raises for a backend that cannot be
+    asked, and takes :data:`SECONDS` at most: a run whose machines cannot be had ends for that, and says it better.
+
+    Raises:
+        UnknownImage: the image string of one of them is misspelt.
+    """
+    if split_image(image)[0].partition(":")[0] not in ELSEWHERE:
+        return None
+    try:
+        async with asyncio.timeout(SECONDS):
+            return await reap_backend(image, snapshots=False)
+    except TimeoutError:
+        return Reaped(
+            backend=image, failed=(f"it took more than {SECONDS:g} s; `palmette machines reap` has patience",)
+        )
+
+
+async def reap_backend(image: str, *, owner: str | None = None, snapshots: bool = True) -> Reaped:
+    """Remove what dead controllers left where the machines of ``image`` run. A failure is in the report.
+
+    Raises:
+        UnknownImage: there is no such backend.
+    """
+    try:
+        return await _reap(image, owner, snapshots)
+    except UnknownImage:
+        raise
+    except MachineError as error:
+        return Reaped(backend=image, failed=(str(error),))
+
+
+async def _reap(image: str, owner: str | None, snapshots: bool) -> Reaped:
+    match backend_of(image):
+        case name if name in LOCAL:
+            return _local(await asyncio.to_thread(reap_local, owner=owner))
+        case "docker":
+            from palmette.machines.docker_reaper import reap as reap_docker
+
+            docker = await reap_docker(owner=owner, snapshots=snapshots)
             return Reaped(
                 backend="docker",
                 removed=(*docker.containers, *docker.images),

@@ -64,6 +64,11 @@ class NoMachine(Refused):
 
     retryable = True
 
+    def __init__(self, text: str, cause: str = "") -> None:
+        super().__init__(text)
+        self.cause = cause
+        """Of the last machine that could not be made, in the word of its evidence."""
+
 
 class ImageRefused(NoMachine):
     """The image cannot be a machine. Another try fails alike."""
@@ -139,6 +144,7 @@ class MachinePool(Actor):
         """Machines that could not be made since the last that could."""
         self._is_pausing = False
         self._last_failure = ""
+        self._last_cause = ""
 
     async def continued(self) -> None:
         await self._fill()
@@ -207,7 +213,8 @@ class MachinePool(Actor):
                 waiter = self._waiting.pop(number, None)
                 if waiter is not None:
                     why = f"; the last one failed: {self._last_failure}" if self._last_failure else ""
-                    waiter.token.fail(NoMachine(f"no machine came up within {LEASE_SECONDS:g} s{why}"))
+                    text = f"no machine came up within {LEASE_SECONDS:g} s{why}"
+                    waiter.token.fail(NoMachine(text, self._last_cause))
             case _:
                 await super().receive(message)
 
@@ -250,7 +257,7 @@ class MachinePool(Actor):
         """End a machine and make room for another."""
         self._forget(member)
         # Not through the fleet's terminate_child: that would stop one after the other, and hold up those that start.
-        self.start_task(member.machine.stop(timeout=STOP_SECONDS))
+        self.start_task(member.machine.terminate(timeout=STOP_SECONDS))
         await self._fill()
 
     async def _lost(self, path: str, reason: Reason) -> None:
@@ -263,6 +270,7 @@ class MachinePool(Actor):
             await self._fill()
             return
         self._last_failure = describe(reason)
+        self._last_cause = reason.cause if isinstance(reason, Crashed) else ""
         self._failures += 1
         if isinstance(reason, Crashed) and reason.error.rpartition(".")[2] in HOPELESS:
             waiting, self._waiting = self._waiting, {}

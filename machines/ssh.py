@@ -78,12 +78,7 @@ class SshBackend(Backend):
             ImageUnusable: the host is not who it should be, does not let us in, or lacks what machines need.
             MachineLost: it cannot be reached.
         """
-        try:
-            self._address = await in_thread(partial(resolve, self._image), seconds=_LOOK_UP)
-        except TimeoutError:
-            raise MachineLost(
-                f"the ssh configuration {self._image.config} was not read within {_LOOK_UP:g} s"
-            ) from None
+        self._address = await _resolve(self._image)
         self._seat = await pool().seat(self._address)
         try:
             parent = await errands.check_host(pool(), self._address, self._seat, self._image.directory)
@@ -150,6 +145,8 @@ class SshBackend(Backend):
             there = await errands.exists(pool(), address, seat, f"{self._directory}/work", seconds=_EXAMINE)
         except MachineLost as error:
             return error.evidence or Evidence(cause="unknown", detail=str(error))
+        if not seat.connection.alive:  # by another one, then
+            return await seat.connection.examine()
         if there:
             return None
         if self._runner is not None and self._runner.exit_status == 0:
@@ -199,12 +196,21 @@ class SshBackend(Backend):
                     await channel.ended()
         if self._runner is None or self._runner.exit_status != 0:
             return False
+        if not seat.connection.alive:
+            return True  # its word has to do
         return not await errands.exists(pool(), address, seat, self._directory, seconds=errands.SECONDS)
 
     def _started(self) -> tuple[Seat, Address]:
         if self._seat is None or self._address is None:
             raise MachineLost(f"machine {self._id} was stopped", Evidence(cause="stopped"))
         return self._seat, self._address
+
+
+async def _resolve(image: SshImage) -> Address:
+    try:
+        return await in_thread(partial(resolve, image), seconds=_LOOK_UP)
+    except TimeoutError:
+        raise MachineLost(f"the ssh configuration {image.config} was not read within {_LOOK_UP:g} s") from None
 
 
 async def _hold(seat: Seat, channel: SshChannel) -> None:
@@ -243,5 +249,5 @@ async def reap(image: str, *, owner: str | None = None, unheard: float = 3600.0)
     if not image.startswith("ssh://"):
         raise UnknownImage(f"the machines of an ssh host can be reaped, got the image {image!r}")
     parsed = parse_image(image.removeprefix("ssh://"))
-    address = await in_thread(partial(resolve, parsed), seconds=_LOOK_UP)
+    address = await _resolve(parsed)
     return await errands.reap(pool(), address, parsed, owner=owner, unheard=unheard)

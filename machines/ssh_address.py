@@ -156,7 +156,7 @@ class _Resolver:
         known = [image.known_hosts] if image.known_hosts is not None else found.text("userknownhostsfile").split()
         return Address(
             host=found.text("hostname") or target.host,
-            port=target.port or int(found.text("port") or 22),
+            port=target.port or found.port(),
             user=target.user or found.text("user") or _own_name(),
             # One that was named in the image must be there; those of the configuration may be missing, as for ssh.
             identities=tuple(
@@ -185,6 +185,12 @@ class _Found:
         value = self._options.get(name, "")
         return value if isinstance(value, str) else " ".join(value)
 
+    def port(self) -> int:
+        text = self.text("port") or "22"
+        if not text.isdecimal() or not 0 < int(text) < 1 << 16:
+            raise ImageUnusable(f"Port {text!r} in the ssh configuration is no port")
+        return int(text)
+
     def words(self, name: str) -> list[str]:
         value = self._options.get(name, [])
         return [value] if isinstance(value, str) else value
@@ -204,13 +210,17 @@ def _target(text: str, image: str) -> Target:
     if not place or (at and not user):
         raise UnknownImage(f"the image {image!r} names no {'user before @' if place else 'host'}; {_EXAMPLE}")
     parts = urlsplit(f"//{place}")
+    try:
+        port = parts.port
+    except ValueError as error:
+        raise UnknownImage(f"the port of {text!r} in the image {image!r} is none ({error}); {_EXAMPLE}") from error
     if parts.hostname is None or any(character.isspace() or character == "\0" for character in text):
         raise UnknownImage(f"{text!r} in the image {image!r} is no host; {_EXAMPLE}")
     # urlsplit would give the host in lower case; known_hosts and the configuration know it as it is written.
-    host = place.rpartition(":")[0] if parts.port is not None else place.removesuffix(":")
-    if parts.port == 0:
+    host = place.rpartition(":")[0] if port is not None else place.removesuffix(":")
+    if port == 0:
         raise UnknownImage(f"port 0 in the image {image!r} is no port; {_EXAMPLE}")
-    return Target(host.strip("[]"), unquote(user) if at else None, parts.port)
+    return Target(host.strip("[]"), unquote(user) if at else None, port)
 
 
 def _jumps(text: str, image: str) -> tuple[Target, ...]:
@@ -222,7 +232,7 @@ def _configured_jumps(text: str) -> tuple[Target, ...]:
         return ()
     try:
         return _jumps(text, "of ProxyJump")
-    except (UnknownImage, ValueError) as error:
+    except UnknownImage as error:
         raise ImageUnusable(f"ProxyJump {text!r} in the ssh configuration cannot be understood: {error}") from error
 
 

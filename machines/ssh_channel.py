@@ -133,6 +133,7 @@ class SshChannel:
 
     def _rung(self) -> None:
         if self._channel.closed and not self._gone.is_set():
+            self._take()  # its last words, though nobody reads
             self._gone.set()
             self._on_end()
         while self._closing and not self._take() and self._pieces:

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from weakref import WeakKeyDictionary
 
-from palmette.machines.errors import ImageUnusable
+from palmette.machines.errors import ImageUnusable, MachineLost
 from palmette.machines.ssh_address import Address
 from palmette.machines.ssh_connection import Answer, Connection, SessionsExhausted
 
@@ -114,14 +113,19 @@ class Pool:
     async def errand(
         self, address: Address, seat: Seat | None, argv: Sequence[str], *, stdin: bytes = b"", seconds: float
     ) -> Answer:
-        """Run a short program on the host: over ``seat``'s connection, or another one if that is dead or full.
+        """Run a short program on the host: over ``seat``'s connection, or another one if that is full, or dead by then.
 
         Raises:
             As :meth:`Connection.open` and :meth:`Connection.run`.
         """
         if seat is not None and seat.connection.alive:
-            with suppress(SessionsExhausted):
+            try:
                 return await seat.connection.run(argv, stdin=stdin, seconds=seconds)
+            except SessionsExhausted:
+                pass
+            except MachineLost:
+                if seat.connection.alive:
+                    raise
         other = await self.seat(address)
         try:
             while True:

@@ -12,6 +12,7 @@ import gc
 import inspect
 import multiprocessing
 import os
+import signal
 import stat
 import tempfile
 import time
@@ -57,7 +58,10 @@ _BEGIN_WITH = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One of several processes that share the cores takes no more than its own, and neither do its children."""
+    """Make this process one that can be interrupted, and one of several no heavier than its share of the cores."""
+    # A shell that runs something in the background has it ignore these, and so would all programs that tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     if hasattr(config, "workerinput"):
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ.setdefault(name, "1")

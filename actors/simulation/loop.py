@@ -10,6 +10,7 @@ every time. There is no input and no output. Simulated nodes have loops of their
 from __future__ import annotations
 
 import asyncio
+import gc
 import heapq
 import itertools
 import random
@@ -39,6 +40,8 @@ START = 1_000_000_000.0
 """What the wall clock shows at the beginning of a simulation (September 2001), in Unix seconds."""
 
 
+COLLECT = 200_000
+"""Steps between two garbage collections."""
 QUIET = 60.0
 """Virtual seconds without anything but heartbeats, after which the loop looks whether there will be anything else."""
 
@@ -198,6 +201,8 @@ class SimulatedLoop(VirtualLoop):
                 handle._scheduled = False
                 self._ready.append(handle)
         self.steps += 1
+        if self.steps % COLLECT == 0:
+            gc.collect()
         if self.steps > self._max_steps:
             raise RanAway(f"{self._max_steps} steps were taken by {self._now:g} s of virtual time")
         handle = self._choose()

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Sequence
+import gc
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import Generic, TypeVar
 
 from palmette.actors.errors import PalmetteError
@@ -65,13 +66,35 @@ def run(
     loop.log = EventLog(loop)
     loop.injector = Injector(faults, seed)
     try:
-        with virtual_time(loop, seed):
+        with virtual_time(loop, seed), _no_collections():
             value = loop.run_until_complete(main())
         return SimulationResult(value, loop.log.text(), loop.injector.injected, loop.steps, loop.time())
     except Exception as error:
+        # What else goes wrong in a program that has failed is no news; and told whenever the garbage collector comes by
+        # it, in the middle of a test runner's own work on the traceback, it can break that (Python 3.11).
+        loop.set_exception_handler(_untold)
         raise SimulationFailed(seed, loop.injector.injected, loop.log.text(), error) from error
     finally:
         _close(loop)
+
+
+@contextlib.contextmanager
+def _no_collections() -> Generator[None]:
+    """Keep the garbage collector from choosing its own time: what is held weakly would end when it pleases.
+
+    The loop collects instead, every so many steps.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _untold(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    """Say nothing."""
 
 
 def _close(loop: SimulatedLoop) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from palmette.console.options import JournalOption, JsonOption, RunArgument
 
 
@@ -11,13 +13,15 @@ def resume(run: RunArgument, journal: JournalOption = None, json: JsonOption = F
     from palmette.console.failures import say
     from palmette.console.options import journal_url
     from palmette.console.playing import conclude, go_on
-    from palmette.console.session import tidy
-    from palmette.console.work import resumed
+    from palmette.console.session import tidy, tidy_elsewhere
+    from palmette.console.work import machine_of, resumed
 
     with JournalStore(journal_url(journal), create=False) as store:
         found = store.get_run(run)
     if found.status == "completed":
         tidy()  # it may have been killed between its last episode and its own tidying up
+        for line in asyncio.run(tidy_elsewhere(machine_of(found))):
+            say(line)
         say(f"run {found.id} is complete: there is nothing to resume")
         conclude(found, journal, as_json=json)
         return

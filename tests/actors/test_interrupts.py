@@ -154,6 +154,32 @@ async def test_a_task_that_cleans_up_is_cancelled_once_however_its_actor_ends(ho
 
 
 @everywhere
+async def test_a_task_that_starts_another_to_clean_up_leaves_none_behind() -> None:
+    log: list[str] = []
+    async with running(worker(Tidy, log)) as system:
+        system.kill_grace = 10
+        ref = system.whereis("it", Tidy)
+        actor = actor_of(ref)
+
+        async def first() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0)
+                actor.start_task(actor.tidy())
+                actor.send_after(1, "never")
+                await asyncio.sleep(0)
+
+        actor.start_task(first())
+        await turns()
+        await ref.stop()
+        assert log == ["tidied"]
+        assert took(2)
+        await asyncio.sleep(2)
+        assert system.statistics().dead_letters == 0
+
+
+@everywhere
 async def test_a_hook_that_cleans_up_after_a_kill_is_not_cancelled_again_at_its_time_limit() -> None:
     log: list[str] = []
 

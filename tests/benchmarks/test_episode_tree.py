@@ -101,7 +101,7 @@ async def test_a_machine_that_will_not_start_is_infrastructure(tmp_path: Path, m
     monkeypatch.setattr("palmette.machines.local.LocalMachine.start", no)
     journal, run = new_run(tmp_path)
     outcome = await only(settings_for(run, Sums(1, machine=True)), journal)
-    assert outcome == InfraFailed(reason="machine: MachineLost: no room on the host")
+    assert outcome == InfraFailed(reason="machine: MachineLost: no room on the host", cause="unknown")
 
 
 async def test_a_tree_that_cannot_start_is_infrastructure(tmp_path: Path) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from palmette.actors import Crashed, Killed, MaxRestarts, Normal, Reason, Shutdown, Unreachable
-from palmette.benchmarks.outcomes import kind
+from palmette.actors.exits import reason_of
+from palmette.benchmarks.outcomes import AgentFailed, InfraFailed, Outcome, kind
 from palmette.benchmarks.verdict import hopeless, outcome_of
+from palmette.machines import Evidence, MachineBroken, MachineLost
 
 BUG = Crashed(error="builtins.KeyError", text="'x'")
-LOST = Crashed(error="palmette.machines.errors.MachineLost", text="gone", retryable=True)
+LOST = Crashed(error="palmette.machines.errors.MachineLost", text="gone", retryable=True, cause="daemon_gone")
+BROKEN = Crashed(error="palmette.machines.errors.MachineBroken", text="full", cause="out_of_memory")
 
 
 def gave_up(child: str, cause: Reason) -> Reason:
@@ -25,6 +29,7 @@ def gave_up(child: str, cause: Reason) -> Reason:
         (gave_up("agent", Unreachable("n1")), "infra_failed", "agent: node n1 is unreachable"),
         (gave_up("machine", BUG), "infra_failed", "machine: KeyError: 'x'"),
         (gave_up("machine", LOST), "infra_failed", "machine: MachineLost: gone"),
+        (gave_up("machine", BROKEN), "agent_failed", "MachineBroken: full"),
         (gave_up("evaluator", BUG), "judge_failed", "KeyError: 'x'"),
         (gave_up("evaluator", LOST), "judge_failed", "MachineLost: gone"),
         (gave_up("agent", gave_up("tool", BUG)), "agent_failed", "KeyError: 'x'"),
@@ -39,6 +44,39 @@ def test_an_exit_reason_counts_as(reason: Reason, outcome: str, says: str) -> No
     assert kind(judged) == outcome
     assert getattr(judged, "reason", None) == says
     assert not hasattr(judged, "reward")
+
+
+@pytest.mark.parametrize(
+    ("reason", "cause"),
+    [
+        (gave_up("agent", BUG), ""),
+        (gave_up("agent", LOST), "daemon_gone"),
+        (gave_up("machine", LOST), "daemon_gone"),
+        (gave_up("machine", BROKEN), "out_of_memory"),
+        (Killed("by hand"), ""),
+    ],
+)
+def test_the_cause_goes_with_it(reason: Reason, cause: str) -> None:
+    judged = outcome_of(reason)
+    assert isinstance(judged, AgentFailed | InfraFailed)
+    assert judged.cause == cause
+
+
+def test_an_error_takes_its_cause_and_whether_to_try_again_into_the_exit_reason() -> None:
+    lost = reason_of(MachineLost("exec", Evidence(cause="machine_killed", detail="exit code 137")))
+    assert isinstance(lost, Crashed)
+    assert (lost.cause, lost.retryable) == ("machine_killed", True)
+    broken = reason_of(MachineBroken("exec", Evidence(cause="out_of_memory", agents_doing=True)))
+    assert isinstance(broken, Crashed)
+    assert (broken.cause, broken.retryable) == ("out_of_memory", False)
+    assert getattr(reason_of(MachineLost("gone")), "cause", None) == "unknown"
+    assert getattr(reason_of(ValueError("no")), "cause", None) == ""
+
+
+def test_outcomes_of_older_journals_are_read() -> None:
+    for tag, kind_ in (("infra_failed", InfraFailed), ("agent_failed", AgentFailed)):
+        told = msgspec.json.decode(f'{{"type": "{tag}", "reason": "gone"}}', type=Outcome)
+        assert told == kind_(reason="gone", cause="")
 
 
 @pytest.mark.parametrize(

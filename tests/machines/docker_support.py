@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import subprocess
+import sys
 from collections.abc import AsyncGenerator, Callable, Generator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 
+HERE = Path(__file__).parent
 OPTIONS = DockerOptions(image=IMAGE, memory=256 << 20, pids=64)
 Make = Callable[..., DockerBackend]
 
@@ -119,3 +124,25 @@ async def waiter(backend: DockerBackend, script: str = WAITER) -> DockerChannel:
     channel = await backend.open_channel(["python3", "-c", script])
     assert await line(channel) == "here"
     return channel
+
+
+class Left(msgspec.Struct):
+    """By a controller that was killed."""
+
+    containers: list[str]
+    image: str
+
+
+def killed_controller(daemon: DockerDaemon) -> Left:
+    """What a controller had made when it was killed with ``kill -9``."""
+    path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "DOCKER_HOST": daemon.url, "PYTHONPATH": path}
+    with subprocess.Popen(
+        [sys.executable, str(HERE / "docker_controller.py")],
+        env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as controller:  # fmt: skip
+        assert controller.stdout is not None
+        try:
+            return msgspec.json.decode(controller.stdout.readline(), type=Left)
+        finally:
+            controller.kill()

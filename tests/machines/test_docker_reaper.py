@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 import pytest
-from docker_support import Make, backends, containers, images, looking, new_id
+from docker_support import Make, backends, containers, images, killed_controller, looking, new_id
 from support.docker_daemon import IMAGE, DockerDaemon
 
 from palmette.machines import docker_reaper
@@ -23,15 +18,6 @@ if TYPE_CHECKING:
     from docker import APIClient
 
 # pyright: reportUnknownMemberType=false
-
-HERE = Path(__file__).parent
-
-
-class Left(msgspec.Struct):
-    """By a controller that was killed."""
-
-    containers: list[str]
-    image: str
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,7 +35,7 @@ async def make(daemon: DockerDaemon, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
 async def test_what_a_killed_controller_left_is_removed_and_the_rest_stays(daemon: DockerDaemon, make: Make) -> None:
     living = make()
     await living.start()
-    left = await asyncio.to_thread(_killed_controller, daemon)
+    left = await asyncio.to_thread(killed_controller, daemon)
     assert (await reap(owner="other-run")).containers == ()
     report = await reap(snapshots=False)
     assert sorted(report.containers) == sorted(left.containers)
@@ -105,18 +91,3 @@ def _created(client: APIClient, id: str) -> str:
     labels = {MACHINE_LABEL: id, KIND_LABEL: "machine", LEASE_LABEL: "60"}
     client.create_container(IMAGE, ["true"], name=name, labels=labels)
     return name
-
-
-def _killed_controller(daemon: DockerDaemon) -> Left:
-    """What a controller had made when it was killed with ``kill -9``."""
-    path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "DOCKER_HOST": daemon.url, "PYTHONPATH": path}
-    with subprocess.Popen(
-        [sys.executable, str(HERE / "docker_controller.py")],
-        env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    ) as controller:  # fmt: skip
-        assert controller.stdout is not None
-        try:
-            return msgspec.json.decode(controller.stdout.readline(), type=Left)
-        finally:
-            controller.kill()

@@ -41,7 +41,10 @@ def test_options_and_an_address_of_version_6_are_understood() -> None:
         ("", "names no host"),
         ("@farm", "no user before @"),
         ("me:secret@farm", "holds a password"),
-        ("farm:port", "cannot be taken apart"),
+        ("farm:port", "port of 'farm:port'"),
+        ("farm:65536", "port of 'farm:65536'"),
+        ("[::1", "cannot be taken apart"),
+        ("farm?jump=a:b", "port of 'a:b'"),
         ("farm:0", "port 0"),
         ("farm/tmp", "names a path"),
         ("farm?colour=red", "'colour', which does not exist"),
@@ -132,6 +135,12 @@ def test_without_a_configuration_the_usual_places_are_meant(tmp_path: Path, monk
     assert (address.user, address.port) == ("somebody", 22)
     assert address.identities == (f"{tmp_path}/.ssh/id_ed25519",)
     assert address.known_hosts[0] == f"{tmp_path}/.ssh/known_hosts"
+
+
+def test_a_port_of_the_configuration_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config").write_text("Host farm\n  Port ssh\n")
+    with pytest.raises(ImageUnusable, match="Port 'ssh'"):
+        resolved("farm", tmp_path)
 
 
 def test_a_configuration_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -146,8 +146,9 @@ async def test_a_channel_that_is_closed_ends_the_program_s_input_and_takes_nothi
 
 
 async def test_writing_to_a_program_that_has_ended_is_a_connection_error(connection: Connection) -> None:
-    channel = await shell(connection, "exit 4")
-    assert await everything(channel) == b""
+    channel = await shell(connection, "echo why >&2; exit 4")
+    await channel.ended()
+    assert channel.complaint == "why"
     with pytest.raises(ConnectionError):
         await channel.write(b"x")
     assert channel.exit_status == 4

@@ -17,9 +17,10 @@ from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 from machines_support import running, tagged, until
-from ssh_support import Stopwatch, directories, nothing_left, own_connections
+from ssh_support import Stopwatch, directories, nothing_left, own_connections, started
 from support.ssh_server import SshServer, running_server
 
 from palmette.machines.contract import ExecResult, Machine
@@ -191,6 +192,20 @@ async def test_after_kill_9_of_the_controller_nothing_is_left_on_the_host(ssh_se
     await nothing_left(ssh_server, controller.pid)
 
 
+async def test_a_program_that_ends_before_it_has_put_anything_into_the_directory_takes_that_with_it(
+    ssh_server: SshServer,
+) -> None:
+    async with started(ssh_server.image()) as backend:
+        channel = await backend.open_channel(["cat"])  # as a runner whose controller dies before it is sent
+        await channel.write(b"x")
+        assert await channel.read() == b"x"
+        assert directories() != []
+        ssh_server.kill_sessions()
+        await until(lambda: directories() == [], "the directory to be gone")
+        assert await channel.read() == b""
+    await nothing_left(ssh_server)
+
+
 async def test_what_a_dead_controller_left_is_reaped_and_the_living_are_not(ssh_server: SshServer) -> None:
     dead = start_controller("local")  # any process of this host will do
     dead.kill()
@@ -200,7 +215,9 @@ async def test_what_a_dead_controller_left_is_reaped_and_the_living_are_not(ssh_
     with leftover(name) as stray:
         await machine.start()
         report = await reap(ssh_server.image(), owner=OWN)
-        assert report == ReapReport(directories=(name,), processes=1, alive=1)
+        # The stray may have been taken by the reaper of another test, which runs at the same time.
+        assert msgspec.structs.replace(report, processes=1) == ReapReport(directories=(name,), processes=1, alive=1)
+        assert report.processes <= 1
         assert stray.wait(10) == -signal.SIGKILL
         assert (await machine.exec("echo alive")).stdout == b"alive\n"
         assert await reap(ssh_server.image(), owner="somebody-else") == ReapReport()

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from ssh_support import backend_for, nothing_left, own_connections, started
+from ssh_support import backend_for, nothing_left, own_connections
 from support.ssh_server import SshServer, generate_key, running_server
 
 from palmette.machines.errors import ImageUnusable
@@ -50,13 +50,20 @@ async def test_a_server_that_allows_fewer_programs_gets_more_connections(sshd_pr
 
 
 async def test_more_programs_of_one_machine_take_seats_of_their_own_and_give_them_back(ssh_server: SshServer) -> None:
-    async with started(ssh_server.image()) as backend:
-        channels = [await backend.open_channel(["cat"]) for _ in range(12)]
+    backend = backend_for(ssh_server.image())
+    place = await backend.start()
+    try:
+        # The first one makes the working directory, as a runner does: from then on the place is nobody's to remove.
+        channels = [await backend.open_channel(["sh", "-c", 'mkdir "$1"; echo; exec cat', "sh", place.workdir])]
+        assert await channels[0].read() == b"\n"
+        channels += [await backend.open_channel(["cat"]) for _ in range(11)]
         assert len(own_connections(ssh_server)) == 2
         for channel in channels:
             await channel.write(b"x")
             assert await channel.read() == b"x"
             await channel.close()
+    finally:
+        await backend.stop()
     assert own_connections(ssh_server) == []
     await nothing_left(ssh_server)
 

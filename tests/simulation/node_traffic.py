@@ -280,7 +280,8 @@ async def tell_of_the_end(system: System, ledger: Ledger) -> None:
     await asyncio.sleep(30.0)
     for key, since in ledger.watches.items():
         path, _, incarnation = key[0].partition("#")
-        if since < at - 15.0 and system.slots[path].incarnation == int(incarnation):
+        slot = system.slots[path]
+        if since < at - 15.0 and slot.target is not None and slot.incarnation == int(incarnation):
             ledger.told += 1
             assert ledger.news.get(key) == 1, f"{key}, since {since}, was not told of an end at {at}, or more than once"
 

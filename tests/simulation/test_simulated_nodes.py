@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import hashlib
 import os
 import subprocess
@@ -14,9 +16,10 @@ from pathlib import Path
 import pytest
 from simulation import node_traffic
 
-from palmette.actors import simulation, wire
-from palmette.actors.simulation import RandomFaults, SimulationFailed
+from palmette.actors import System, simulation, wire
+from palmette.actors.simulation import Fault, RandomFaults, SimulationFailed
 from palmette.actors.simulation.faults import NODE_KINDS
+from palmette.supervisors import DynamicSupervisor, StartRefused, child
 
 FAULTS = RandomFaults(rate=0.3, match="/all/*")
 
@@ -95,6 +98,33 @@ def test_one_seed_writes_the_same_log_every_time_and_its_plan_does_the_same() ->
     for _ in range(10):
         assert simulation.run(node_traffic.main, seed=8, faults=FAULTS).log == drawn.log
     assert simulation.run(node_traffic.main, seed=8, faults=drawn.faults).log == drawn.log
+
+
+def test_when_garbage_is_collected_changes_nothing() -> None:
+    """An address that was given up is held weakly, and counts its incarnations from 1 once it is forgotten."""
+    faults = [Fault(kind="fail_start", path="/all/here", incarnation=number) for number in range(1, 6)]
+
+    async def main() -> list[object]:
+        async with System.start(node_traffic.tree()) as system:
+            everybody = system.ref_at("/all", DynamicSupervisor)
+            found = list[object]()
+            for _ in range(6):
+                with contextlib.suppress(StartRefused):
+                    await everybody.call(DynamicSupervisor.start_child, child(node_traffic.Client, 0, name="here"))
+                    found.append(system.slots["/all/here"].incarnation)
+                await asyncio.sleep(1.0)
+            return found
+
+    thresholds = gc.get_threshold()
+    results = set[str]()
+    try:
+        for often in (1, 7, 100, 100_000):
+            gc.set_threshold(often)
+            result = simulation.run(main, faults=faults)
+            results.add(f"{result.value} {result.log}")
+    finally:
+        gc.set_threshold(*thresholds)
+    assert len(results) == 1
 
 
 def test_one_seed_writes_the_same_log_in_another_process() -> None:
