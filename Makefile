@@ -11,8 +11,10 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip -qq --disable-pip-version-check
 
 # The tests drive the live view in a real terminal (tmux), look at processes (ps), compare our supervisors with
-# Erlang's own, and keep journals on a PostgreSQL server that they start themselves; pyright runs on Node.
-DEBIAN_PACKAGES := tmux procps erlang-base postgresql
+# Erlang's own, keep journals on a PostgreSQL server, and make machines of bubblewrap, a dockerd (its image is made of
+# busybox and the tests' own Python) and an sshd: all of them are started by the tests themselves, on sockets and ports
+# of their own. pyright runs on Node.
+DEBIAN_PACKAGES := tmux procps erlang-base postgresql bubblewrap docker.io busybox-static openssh-server openssh-client
 DEBIAN_CHECK_PACKAGES := nodejs
 
 # 3.11 first: it is what requirements.lock was made with.
@@ -21,6 +23,9 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 py
 
 # Processes that share the tests, file by file. More than four would be in each other's way: many tests start their own.
 PYTEST_WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); echo $$((cores > 4 ? 4 : cores)))
+
+# Keeps Debian from starting the system's own daemons with the packages: nobody asked for an sshd here.
+POLICY := /usr/sbin/policy-rc.d
 
 # $(call debian,PACKAGES) installs those that are missing, on Debian as root; elsewhere it does nothing.
 define debian
@@ -32,6 +37,9 @@ define debian
 		if [ -n "$$missing" ]; then \
 			echo "installing Debian packages:$$missing"; \
 			export DEBIAN_FRONTEND=noninteractive; \
+			if [ ! -e $(POLICY) ]; then \
+				printf '#!/bin/sh\nexit 101\n' >$(POLICY); chmod +x $(POLICY); trap 'rm -f $(POLICY)' EXIT; \
+			fi; \
 			install="apt-get install -qq -y --no-install-recommends$$missing"; \
 			$$install >/dev/null 2>&1 || { apt-get update -qq && $$install >/dev/null; }; \
 		fi; \
@@ -48,7 +56,7 @@ demo: $(VENV)/.installed ## learn a tool-using task from scratch, offline, under
 
 test: $(VENV)/.installed ## every test, in as many processes as there are cores; PYTEST_WORKERS=0: in one
 	$(call debian,$(DEBIAN_PACKAGES))
-	@$(PY) -m pytest -q -n $(PYTEST_WORKERS) --dist loadfile
+	@$(PY) -m pytest -q -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-long: $(VENV)/.installed ## our supervisors against Erlang's, over ten times as many schedules
 	$(call debian,$(DEBIAN_PACKAGES))

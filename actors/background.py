@@ -106,4 +106,4 @@ class Background:
             if task not in self._told:
                 self._told.add(task)
                 task.cancel()
-        return set(self._tasks)
+        return {task for task in self._tasks if not task.done()}

@@ -359,6 +359,10 @@ class Cell(Steered):
         """Cancel timers and tasks; the tasks that have yet to end."""
         return set() if self._background is None else self._background.close()
 
+    def failed_beside(self) -> Reason | None:
+        """What one of its tasks failed with while it was ending."""
+        return None if self._background is None else self._background.failure
+
     def code_has_ended(self) -> None:
         """What may still take time from here on are others: the children."""
         self._code_ended = True

@@ -33,14 +33,13 @@ async def terminate(cell: Cell, reason: Reason, *, announce: bool) -> None:
     cell.begin_ending(reason)
     if cell.kill_reason is None and cell.actor is not None and type(cell.actor).stopping is not Actor.stopping:
         reason = await _run_hook(cell, cell.actor, reason)
-    tasks = cell.stop_background()
-    if tasks:
+    while tasks := cell.stop_background():  # again: what cleans up may start another
         # Whatever ends an actor, a task that will not be cancelled makes it a zombie after the usual grace.
         cell.expect_end()
         await settle(tasks)
-        failure = cell.background.failure
-        if failure is not None:
-            reason = _added(reason, failure, "a task of its own")
+    failure = cell.failed_beside()
+    if failure is not None:
+        reason = _added(reason, failure, "a task of its own")
     cell.code_has_ended()
     await end_children(cell)
     finalize(cell, cell.kill_reason or reason, announce=announce)

@@ -15,6 +15,8 @@ import signal
 import traceback
 from typing import Final, NamedTuple
 
+from palmette.actors.running import new_event_loop
+
 EVENT_READ: Final = selectors.EVENT_READ
 EVENT_WRITE: Final = selectors.EVENT_WRITE
 LOOP: Final = "PALMETTE_NODE_LOOP"
@@ -27,11 +29,7 @@ def new_loop() -> asyncio.AbstractEventLoop:
         case "asyncio":
             return asyncio.new_event_loop()
         case "uvloop":
-            try:
-                import uvloop
-            except ImportError:  # it is not made for every platform
-                return asyncio.new_event_loop()
-            return uvloop.new_event_loop()
+            return new_event_loop()
         case other:
             raise ValueError(f"{LOOP} is uvloop or asyncio, not {other!r}")
 

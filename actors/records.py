@@ -6,7 +6,9 @@ import logging
 import reprlib
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from heapq import merge
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from palmette.actors.errors import ActorDied
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from palmette.actors.slot import Slot
 
 KEEP: Final = 1000
-"""Dead letters and exits that are kept for looking at; all are counted."""
+"""Dead letters, ordinary exits and crashes that are kept for looking at, of each; all are counted."""
 
 log = logging.getLogger("palmette")
 
@@ -29,13 +31,43 @@ _brief = reprlib.Repr()
 _brief.maxother = _brief.maxstring = _brief.maxlong = 200
 
 
+class ExitHistory:
+    """The newest exits, oldest first; the crashes among them are kept apart, so that no stream of ordinary ends (a
+    thousand short tasks) drives out the one that somebody will ask about."""
+
+    def __init__(self) -> None:
+        self._ordinary: deque[tuple[int, ExitRecord]] = deque(maxlen=KEEP)
+        self._crashes: deque[tuple[int, ExitRecord]] = deque(maxlen=KEEP)
+        self._count = 0
+
+    def append(self, record: ExitRecord) -> None:
+        self._count += 1
+        (self._ordinary if is_graceful(record.reason) else self._crashes).append((self._count, record))
+
+    def clear(self) -> None:
+        self._ordinary.clear()
+        self._crashes.clear()
+
+    def __len__(self) -> int:
+        return len(self._ordinary) + len(self._crashes)
+
+    def __iter__(self) -> Iterator[ExitRecord]:
+        for _, record in merge(self._ordinary, self._crashes, key=itemgetter(0)):
+            yield record
+
+    def __reversed__(self) -> Iterator[ExitRecord]:
+        newest_first = merge(reversed(self._ordinary), reversed(self._crashes), key=itemgetter(0), reverse=True)
+        for _, record in newest_first:
+            yield record
+
+
 class Records:
     """See the module's text. A part of the system."""
 
     slots: dict[str, Slot]
 
     def __init__(self) -> None:
-        self.exits: deque[ExitRecord] = deque(maxlen=KEEP)
+        self.exits = ExitHistory()
         self.dead_letters: deque[DeadLetter] = deque(maxlen=KEEP)
         self.blocked: deque[BlockRecord] = deque(maxlen=KEEP)
         """The times that one actor's code held up the event loop."""

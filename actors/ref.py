@@ -130,24 +130,24 @@ class Ref(Generic[A_co]):
         if end != reason and not isinstance(end, NoProcess) and not (reason is None and is_graceful(end)):
             raise ActorDied(self.path, end)
 
-    async def terminate(self, reason: Reason | None = None, *, timeout: float = 5.0) -> None:
+    async def terminate(self, reason: Reason | None = None, *, timeout: float = 5.0) -> bool:
         """End the actor as its supervisor would: ask it, wait, and past ``timeout`` seconds kill it.
 
         It does not matter how it ends; one that is gone already is fine. Its supervisor may restart it.
 
+        Returns whether it is gone: false where its code still runs, as long again after the kill (a zombie).
+
         Raises:
-            DeadlineExceeded: its code still runs, as long again after the kill: a zombie.
             BadCall: an actor asks itself.
         """
         target = self._target_to_end()
         if target is None:
-            return
+            return True
         target.stop(reason if reason is not None else Shutdown())
         if await self._end_of(target, timeout) is not None:
-            return
+            return True
         target.kill(Killed(f"did not stop within {timeout:g} s"))
-        if await self._end_of(target, timeout) is None:
-            raise DeadlineExceeded(f"the code of {self.path} runs on {timeout:g} s after its kill; it is a zombie")
+        return await self._end_of(target, timeout) is not None
 
     async def drain(self, timeout: float = 60.0, *, shutdown: float = 5.0) -> bool:
         """Let the actor finish: it takes nothing new, handles what waits in its mailbox, and ends.
@@ -163,7 +163,6 @@ class Ref(Generic[A_co]):
 
         Raises:
             ActorDied: it ended abnormally meanwhile.
-            DeadlineExceeded: it is a zombie.
             BadCall: an actor asks itself.
         """
         target = self._target_to_end()

@@ -31,7 +31,7 @@ from palmette.actors.ref import Ref
 from palmette.actors.registry import Registry
 from palmette.actors.slot import CURRENT, Slot
 from palmette.actors.starting import Startable, StartOptions
-from palmette.actors.watchdog import Watchdog
+from palmette.actors.watchdog import watch
 
 if TYPE_CHECKING:
     from palmette.actors.nodes import Nodes
@@ -86,7 +86,7 @@ class System(Addresses, Records):
         simulated: type[System] | None = getattr(asyncio.get_running_loop(), "system_class", None)
         system = (simulated or System)(name=name, kill_grace=kill_grace)
         system.heartbeat = heartbeat or system.heartbeat
-        watchdog = None if blocked_after is None or simulated is not None else Watchdog(system, blocked_after)
+        watchdog = watch(system, blocked_after, simulated=simulated is not None)
         body = asyncio.current_task()
         assert body is not None
         cancelling = body.cancelling()

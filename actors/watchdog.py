@@ -115,8 +115,6 @@ class Watchdog:
     """See the module's text. Watches the loop of the thread that makes it, until it is closed."""
 
     def __init__(self, system: System, seconds: float) -> None:
-        if not seconds > 0:
-            raise ValueError(f"blocked_after is more than 0 seconds, or None to watch nothing; got {seconds}")
         self._system = system
         self._watched = threading.get_ident()
         clock: Callable[[int], int] | None = getattr(time, "pthread_getcpuclockid", None)  # not on every system
@@ -192,6 +190,13 @@ class Watchdog:
         )
         log.warning("%s blocked the event loop for %.2g s in %s", record.path, record.seconds, record.doing)
         self._system.record_block(record)
+
+
+def watch(system: System, seconds: float | None, *, simulated: bool) -> Watchdog | None:
+    """Watch ``system``'s loop, unless ``seconds`` is None or time is not real. Raises ValueError, there too."""
+    if seconds is not None and not seconds > 0:
+        raise ValueError(f"blocked_after is more than 0 seconds, or None to watch nothing; got {seconds}")
+    return None if seconds is None or simulated else Watchdog(system, seconds)
 
 
 # --- reading a stack -------------------------------------------------------------------------------------------------

@@ -37,6 +37,8 @@ from palmette.machines.images import machine_for
 T = TypeVar("T")
 
 OnOutput = Callable[[StreamName, bytes], None]
+WATCH_SECONDS = 15.0
+"""A machine that nobody has used for that long is probed: a warm one that is lost must not wait for its first user."""
 OWN = 0
 """The number of the machine that the actor was started for; its forks have others."""
 
@@ -53,6 +55,8 @@ class MachineActor(Actor):
         self._opened_by: dict[str, int] = {}
         self._numbers = itertools.count(OWN + 1)
         self._dirty = False
+        self._in_use = 0
+        self._used_at = 0.0
         self._is_stopping = False
 
     async def continued(self) -> None:
@@ -60,10 +64,22 @@ class MachineActor(Actor):
         # Not in started(): a machine that takes seconds to come up must not keep its supervisor, and all others that
         # wait to be started, from their work. Calls wait in the mailbox meanwhile.
         await self._machines[OWN].start()
+        self.start_task(self._watch())
 
     async def stopping(self, reason: Reason) -> None:
         self._is_stopping = True
         await self._stop_all()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            if not self._in_use and self.system.loop.time() - self._used_at >= WATCH_SECONDS:
+                try:
+                    await self._machines[OWN].probe()
+                except MachineLost as error:
+                    if self._is_stopping:
+                        return
+                    raise _blamed(error) from error.__cause__
 
     async def _clean_up(self) -> None:
         # An actor that is killed does not get to stopping(), but its tasks are cancelled whatever ends it.
@@ -332,6 +348,7 @@ class MachineActor(Actor):
         token = self.reply_later()
 
         async def run() -> None:
+            self._in_use += 1
             try:
                 token.reply(await work)
             except MachineLost as error:
@@ -346,6 +363,9 @@ class MachineActor(Actor):
                 if _being_cancelled():
                     raise
                 token.fail(MachineError("its caller gave up"))
+            finally:
+                self._in_use -= 1
+                self._used_at = self.system.loop.time()
 
         self.start_task(run())
         return cast("T", None)  # the kernel ignores what an endpoint returns once its reply is owed

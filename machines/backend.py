@@ -137,6 +137,10 @@ class Backend(ABC):
         raise SnapshotNotPossible(f"the {self.name} backend keeps no state of its own")
 
     async def fork(self, id: str) -> Backend | None:
-        """A started twin, labelled ``id`` and its place alike, where there is a way; ``None``: by :meth:`snapshot`."""
+        """A started twin, labelled ``id`` and its place alike, where there is a way; ``None``: by :meth:`snapshot`.
+
+        Such a snapshot is deleted once the twin has started from it: a backend whose twins go on needing it forks
+        in a way of its own.
+        """
         del id
         return None

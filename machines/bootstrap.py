@@ -1,6 +1,7 @@
 """How the runner gets into a machine: its source through the channel's own input, behind a loader of one line.
 
-Nothing is written to the machine's disk, and nothing stands in an argument list that others on the machine should not
+A module is compiled when it is imported: a runner is a small process, and so is each fork of it. Nothing is written to
+the machine's disk, and nothing stands in an argument list that others on the machine should not
 see. ``-I`` keeps Python from importing what lies in the directory that it starts in, ``-S`` and ``-B`` make it start
 faster and write nothing.
 """
@@ -13,59 +14,63 @@ from functools import cache
 from importlib.resources import files
 
 MODULES = (
-    "errors",
-    "runner.libc",
-    "runner.wire",
-    "capture",
-    "paths",
-    "files",
     "archive",
-    "runner.processes",
-    "runner.gauges",
-    "runner.keeper",
-    "runner.loop",
-    "runner.jobs",
+    "capture",
+    "errors",
+    "files",
+    "paths",
     "runner.chores",
+    "runner.gauges",
+    "runner.jobs",
+    "runner.keeper",
+    "runner.libc",
+    "runner.loop",
     "runner.main",
+    "runner.processes",
+    "runner.wire",
 )
-"""Below ``palmette.machines``, each after those that it imports. All of them are Python 3.6."""
+"""Below ``palmette.machines``. All of them are Python 3.6."""
 
 _LOADER = (
-    "import os,json,sys,types;d=b'';"
+    "import os,json,sys;d=b'';"
     'exec("while len(d)<{size}:\\n p=os.read(0,{size}-len(d))\\n if not p:sys.exit(3)\\n d+=p");'
     "exec(json.loads(d.decode())[0])"
 )
 _FIRST = """
-import importlib.machinery
-for name, source in json.loads(d.decode())[1]:
-    module = types.ModuleType(name)
-    sys.modules[name] = module
-    head, _, tail = name.rpartition(".")
-    if source is None:
-        module.__path__ = []
-    else:
-        exec(compile(source, name, "exec"), module.__dict__)
-    if head:
-        setattr(sys.modules[head], tail, module)
-module.main()
+from importlib.machinery import ModuleSpec
+class Sources:
+    sources = json.loads(d.decode())[1]
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name in cls.sources:
+            return ModuleSpec(name, cls, is_package=cls.sources[name] is None)
+    @staticmethod
+    def create_module(spec):
+        return None
+    @classmethod
+    def exec_module(cls, module):
+        name = module.__name__
+        if cls.sources[name] is not None:
+            exec(compile(cls.sources[name], name, "exec"), module.__dict__)
+sys.meta_path.insert(0, Sources)
+import importlib
+importlib.import_module(ENTRY).main()
 """
 
 
 @cache
 def payload() -> bytes:
     """What the loader reads first."""
-    return program(MODULES)
+    return program(MODULES, "runner.main")
 
 
-def program(names: Sequence[str]) -> bytes:
-    """What :func:`loader` reads: modules below ``palmette.machines`` in this order; ``main()`` of the last is run."""
-    modules: list[tuple[str, str | None]] = [
-        (name, None) for name in ("palmette", "palmette.machines", "palmette.machines.runner")
-    ]
+def program(names: Sequence[str], entry: str) -> bytes:
+    """What :func:`loader` reads: modules below ``palmette.machines``; ``main()`` of ``entry`` is run."""
+    sources: dict[str, str | None] = dict.fromkeys(("palmette", "palmette.machines", "palmette.machines.runner"))
     for name in names:
         package, _, file = f"palmette.machines.{name}".rpartition(".")
-        modules.append((f"palmette.machines.{name}", (files(package) / f"{file}.py").read_text("utf-8")))
-    return json.dumps([_FIRST, modules]).encode("ascii")
+        sources[f"{package}.{file}"] = (files(package) / f"{file}.py").read_text("utf-8")
+    return json.dumps([f"ENTRY = 'palmette.machines.{entry}'\n{_FIRST}", sources]).encode("ascii")
 
 
 def loader(source: bytes) -> list[str]:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeVar
@@ -38,23 +38,23 @@ from palmette.machines.contract import (
     StreamName,
     TerminalSize,
 )
-from palmette.machines.errors import FileTooLarge, MachineError, MachineLost
+from palmette.machines.errors import FileTooLarge, MachineError, MachineLost, SnapshotNotPossible
 from palmette.machines.evidence import Evidence
-from palmette.machines.hosted_exec import MARGIN, chore, command_of, conclude, kill_jobs, run
+from palmette.machines.hosted_exec import MARGIN, chore, command_of, conclude, fitting, kill_jobs, run
 from palmette.machines.hosted_process import HostedProcess, Output
 from palmette.machines.identity import MachineId
 from palmette.machines.replies import exception
 from palmette.machines.runner import wire
-from palmette.machines.session import Failed, Session, SessionEnded, Specification
+from palmette.machines.runner_records import Reply, Specification
+from palmette.machines.session import Session, SessionEnded
 from palmette.machines.shelter import sheltered
-from palmette.machines.snapshots import MAX_BYTES, demand, read_snapshot, split_image, write_snapshot
+from palmette.machines.snapshots import MAX_BYTES, delete_snapshot, demand, read_snapshot, split_image, write_snapshot
 
 T = TypeVar("T")
 
 FILE_DEADLINE = 60.0
 """Seconds for one request for files, and one more for each :data:`SPEED` bytes that it may move."""
 SPEED = 1 << 20
-_WORD = b"palmette-lives"
 
 
 class HostedMachine(AbstractAsyncContextManager["HostedMachine"]):
@@ -174,7 +174,8 @@ class HostedMachine(AbstractAsyncContextManager["HostedMachine"]):
         )
         session = await self._connection.session()
         output = Output()
-        job = output.job = session.start(what, output.feed, stream=True)
+        with fitting(what):
+            job = output.job = session.start(what, output.feed, stream=True)
         job.on_silence = output.end
         end = asyncio.create_task(conclude(self._connection, session, job, command, what, output=output))
         self._processes.add(end)
@@ -186,6 +187,7 @@ class HostedMachine(AbstractAsyncContextManager["HostedMachine"]):
                 await asyncio.shield(end)
         except asyncio.CancelledError:
             job.kill()
+            await sheltered(_settled(end))
             raise
         return HostedProcess(job, output, end)
 
@@ -200,7 +202,7 @@ class HostedMachine(AbstractAsyncContextManager["HostedMachine"]):
         doing = f"get {path!r}"
         try:
             small = min(max_bytes, wire.INLINE)
-            return (await self._call(doing, {"name": "get", "path": path, "max_bytes": small}))[1]
+            return (await self._call(doing, {"name": "get", "path": path, "max_bytes": small})).data
         except FileTooLarge:
             if max_bytes <= wire.INLINE:
                 raise
@@ -218,9 +220,7 @@ class HostedMachine(AbstractAsyncContextManager["HostedMachine"]):
         return await self._chore(f"get_archive {path!r}", what, most=max_bytes)
 
     async def list(self, path: str = ".") -> list[str]:
-        names = (await self._call(f"list {path!r}", {"name": "list", "path": path}))[0]["names"]
-        assert isinstance(names, list), "the runner lists"
-        return [str(name) for name in names]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        return (await self._call(f"list {path!r}", {"name": "list", "path": path})).names or []
 
     async def probe(self, *, timeout: float = 5.0) -> float:
         self._check_running()
@@ -228,7 +228,7 @@ class HostedMachine(AbstractAsyncContextManager["HostedMachine"]):
         began = loop.time()
         try:
             async with asyncio.timeout(timeout):
-                evidence, answer = await asyncio.gather(self._connection.examine(), self._second_way())
+                evidence, answer = await asyncio.gather(self._connection.examine(), self._connection.second_way())
         except TimeoutError:
             raise MachineLost(
                 f"machine {self._id} did not run a command within {timeout:g} s", await self._connection.examine()
@@ -241,17 +241,6 @@ class HostedMachine(AbstractAsyncContextManager["HostedMachine"]):
                 Evidence(cause="unknown", detail=f"the place is up, and sh says {answer!r}", agents_doing=True),
             )
         return loop.time() - began
-
-    async def _second_way(self) -> str | None:
-        """``None`` when a command ran, else what was seen."""
-        channel = await self._backend.open_channel(["/bin/sh", "-c", f": ; echo {_WORD.decode()}"])
-        try:
-            seen = b""
-            while len(seen) < 1000 and (piece := await channel.read()):
-                seen += piece
-            return None if _WORD in seen else (channel.complaint.strip() or seen.decode("utf-8", "replace"))[-300:]
-        finally:
-            await channel.close()
 
     async def snapshot(self, *, minimum: SnapshotGrade = "workdir") -> Snapshot:
         self._check_running()
@@ -277,8 +266,13 @@ class HostedMachine(AbstractAsyncContextManager["HostedMachine"]):
         from palmette.machines.images import machine_for
 
         if self._backend.snapshot_grade is not None:
-            other = machine_for((await self.snapshot()).image, owner=owner)
-            await other.start()
+            snapshot = await self.snapshot()
+            other = machine_for(snapshot.image, owner=owner)
+            try:
+                await other.start()
+            finally:
+                with suppress(SnapshotNotPossible):  # a backend that cannot, keeps it
+                    await sheltered(delete_snapshot(snapshot.image))
             return other
         archive = await self.get_archive(".", max_bytes=MAX_BYTES)
         other = machine_for(self._image, owner=owner)
@@ -342,12 +336,12 @@ class HostedMachine(AbstractAsyncContextManager["HostedMachine"]):
         if self._processes:
             await asyncio.wait(self._processes)
 
-    async def _call(self, doing: str, head: dict[str, object], data: bytes = b"") -> tuple[dict[str, object], bytes]:
-        async def work(session: Session) -> tuple[dict[str, object], bytes]:
-            reply, answer = await session.call(head, data)
-            if (error := reply.get("error")) is not None:
-                raise exception(doing, Failed.of(error))
-            return reply, answer
+    async def _call(self, doing: str, head: dict[str, object], data: bytes = b"") -> Reply:
+        async def work(session: Session) -> Reply:
+            reply = await session.call(head, data)
+            if reply.error is not None:
+                raise exception(doing, reply.error)
+            return reply
 
         return await self._on_files(doing, work, FILE_DEADLINE)
 
@@ -393,6 +387,10 @@ class HostedMachine(AbstractAsyncContextManager["HostedMachine"]):
             raise MachineError(f"machine {self._id} is not started; await start() first")
         if self._being_stopped():
             raise self._stopped()
+
+
+async def _settled(end: asyncio.Task[ExecResult]) -> None:
+    await asyncio.wait([end], timeout=MARGIN)
 
 
 def _being_cancelled() -> bool:

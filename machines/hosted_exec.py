@@ -14,15 +14,18 @@ from palmette.machines.capture import Capture
 from palmette.machines.connection import Connection
 from palmette.machines.contract import ExecResult, Limits, StreamName, TerminalSize
 from palmette.machines.errors import CommandNotStarted, FileTooLarge, MachineLost
+from palmette.machines.evidence import Evidence
 from palmette.machines.hosted_process import Output
 from palmette.machines.replies import exception, not_started, result
 from palmette.machines.runner import wire
 from palmette.machines.runner.keeper import EXEC_TAG, MACHINE_TAG, RUNNER_TAG
-from palmette.machines.session import Ending, Failed, Job, Session, SessionEnded, Specification
+from palmette.machines.runner_records import Ending, Failed, Specification
+from palmette.machines.session import Job, Session, SessionEnded
 from palmette.machines.shelter import sheltered
 
 MARGIN = 10.0
 """Seconds past a deadline that the runner has, to kill and to bury, before it is given up itself."""
+SHELL = "/bin/sh"
 _KEPT_INSIDE = 4 << 20
 """Bytes of a stream that the runner keeps; of more than that all is sent, and kept here."""
 
@@ -45,7 +48,7 @@ def command_of(
     """
     if not (math.isfinite(timeout) and timeout > 0):
         raise ValueError(f"timeout must be a finite number of seconds > 0, got {timeout!r}")
-    argv = ["/bin/sh", "-c", command] if isinstance(command, str) else list(command)
+    argv = [SHELL, "-c", command] if isinstance(command, str) else list(command)
     if not argv or not argv[0]:
         raise CommandNotStarted(f"a command needs a program, got {argv!r}")
     if taken := {MACHINE_TAG, EXEC_TAG, RUNNER_TAG} & (env or {}).keys():
@@ -84,7 +87,7 @@ async def run(
     if inside:
         what = msgspec.structs.replace(what, keep=max_output)
     collected = _Collected(max_output, None if inside else on_output, inside)
-    with _fitting(what):
+    with fitting(what):
         job = collected.job = session.start(
             what, collected.feed, data=stdin if len(stdin) <= wire.INLINE else b"", stream=len(stdin) > wire.INLINE
         )
@@ -194,12 +197,15 @@ async def chore(session: Session, doing: str, what: Specification, *, data: byte
         raise MachineLost(f"{doing} took more than {what.timeout:g} s; the file system hangs, or is too slow")
     if failure:
         try:
-            described: object = json.loads(failure)
-        except ValueError:
+            described = msgspec.convert(json.loads(failure), Failed)
+        except (ValueError, msgspec.ValidationError):
             raise MachineLost(f"{doing} failed in the machine: {bytes(failure[-500:])!r}") from None
-        raise exception(doing, Failed.of(described))
+        raise exception(doing, described)
     if ending.code != 0:
-        raise MachineLost(f"{doing} was killed in the machine (signal {ending.signal}); by a command, or for memory")
+        raise MachineLost(
+            f"{doing} was killed in the machine (signal {ending.signal})",
+            Evidence(cause=ending.evidence or "unknown", agents_doing=True),
+        )
     return bytes(answer)
 
 
@@ -253,7 +259,7 @@ class _Collected:
         return out.value(), err.value(), out.left_out + err.left_out
 
 
-class _fitting:
+class fitting:
     """A command that does not fit into one frame could not be executed either."""
 
     def __init__(self, what: Specification) -> None:

@@ -10,8 +10,6 @@ from palmette.machines.errors import MachineLost
 from palmette.machines.runner import wire
 from palmette.machines.session import Job, SessionEnded
 
-_BATCH = wire.OUTPUT_WINDOW // 4
-"""Bytes after which the runner is told that they were read."""
 _SLACK = 1 << 23
 """Bytes past the window that a runner may send: what was in the pipes when everything died."""
 
@@ -22,7 +20,6 @@ class Output:
     def __init__(self) -> None:
         self._pieces: deque[tuple[StreamName, bytes]] = deque()
         self._waiting = 0
-        self._taken = 0
         self._ended = False
         self._came = asyncio.Event()
         self._was_read = False
@@ -65,10 +62,8 @@ class Output:
         return stream, data
 
     def _give_credit(self, size: int) -> None:
-        self._taken += size
-        if self.job is not None and self._taken >= _BATCH:
-            self.job.give_credit(self._taken)
-            self._taken = 0
+        if self.job is not None:
+            self.job.give_credit(size)
 
 
 class HostedProcess:

@@ -257,7 +257,7 @@ class MachinePool(Actor):
         """End a machine and make room for another."""
         self._forget(member)
         # Not through the fleet's terminate_child: that would stop one after the other, and hold up those that start.
-        self.start_task(member.machine.stop(timeout=STOP_SECONDS))
+        self.start_task(member.machine.terminate(timeout=STOP_SECONDS))
         await self._fill()
 
     async def _lost(self, path: str, reason: Reason) -> None:

@@ -16,8 +16,7 @@ from palmette.machines.errors import (
     PathEscapes,
 )
 from palmette.machines.evidence import Evidence
-from palmette.machines.runner.wire import ProtocolError
-from palmette.machines.session import Ending, Failed
+from palmette.machines.runner_records import Ending, Failed
 
 _ORDINARY: dict[str, type[Exception]] = {
     "PathEscapes": PathEscapes,
@@ -96,8 +95,6 @@ def result(ending: Ending, *, stdout: bytes, stderr: bytes, left_out: int, durat
         raise MachineLost("the command ended and nobody knows how; it has no exit code")
     evidence = None
     if ending.evidence is not None:
-        if ending.evidence not in _DETAILS:
-            raise ProtocolError(f"unknown evidence {ending.evidence!r}")
         evidence = Evidence(cause=ending.evidence, detail=_DETAILS[ending.evidence], agents_doing=True)
     return ExecResult(
         exit_code=ending.code,

@@ -19,81 +19,15 @@ import msgspec
 
 from palmette.machines.backend import Channel, Place
 from palmette.machines.contract import StreamName
+from palmette.machines.evidence import Evidence
 from palmette.machines.runner import wire
+from palmette.machines.runner_records import End, Ending, Greeting, Reply, Specification
 
 T = TypeVar("T")
 
 
 class SessionEnded(Exception):
     """No more will be heard of the runner. The text says what was seen."""
-
-
-class End(msgspec.Struct, frozen=True):
-    """What was seen of a session's end."""
-
-    seen: str
-    forged: bool = False
-    """Somebody else wrote into the runner's channel."""
-    expired: bool = False
-    """The runner heard nothing of us for a lease."""
-
-
-class Failed(msgspec.Struct, frozen=True):
-    """What went wrong in the runner; of a job, at which stage of its start."""
-
-    failed: str = ""
-    errno: int = 0
-    text: str = ""
-    kind: str = "OSError"
-    path: str | None = None
-
-    @classmethod
-    def of(cls, error: object) -> Failed:
-        """Raises SessionEnded: the runner does not describe failures like that."""
-        try:
-            return _convert(error, cls)
-        except msgspec.ValidationError as wrong:
-            raise SessionEnded(f"the runner failed in a way that it does not fail in: {wrong}") from None
-
-
-class Ending(msgspec.Struct, frozen=True):
-    """The runner's last word on a job."""
-
-    code: int | None = None
-    signal: int | None = None
-    timed_out: bool = False
-    held: bool = False
-    left_out: int = 0
-    duration: float = 0.0
-    failed: Failed | None = None
-    left: int = 0
-    evidence: str | None = None
-
-
-class Greeting(msgspec.Struct, frozen=True):
-    """The runner's first word."""
-
-    python: str
-    platform: str
-    subreaper: bool
-    shell: bool
-    left: int
-    pid: int
-
-
-class Specification(msgspec.Struct, frozen=True, kw_only=True):
-    """What a job is, as the runner wants it."""
-
-    argv: list[str] | None = None
-    chore: dict[str, str | int | bool] | None = None
-    env: dict[str, str] = {}
-    limits: dict[str, int] = {}
-    cwd: str = "."
-    timeout: float
-    keep: int | None = None
-    """Bytes of each stream to keep; ``None``: all of it, by credit."""
-    terminal: tuple[int, int] | None = None
-    acknowledge: bool = False
 
 
 class Job:
@@ -109,6 +43,7 @@ class Job:
         """Called when both streams have ended."""
         self._session = session
         self._room = wire.INPUT_WINDOW
+        self._taken = 0
         self._input_gone = False
         self._room_came = asyncio.Event()
 
@@ -120,8 +55,11 @@ class Job:
         self._session.send_json(wire.RESIZE, self.number, [rows, columns])
 
     def give_credit(self, taken: int) -> None:
-        """So many bytes of output are dealt with."""
-        self._session.send_json(wire.CREDIT, self.number, taken)
+        """So many bytes of output are dealt with. The runner is told by the quarter window."""
+        self._taken += taken
+        if self._taken >= wire.OUTPUT_WINDOW // 4:
+            self._session.send_json(wire.CREDIT, self.number, self._taken)
+            self._taken = 0
 
     async def write(self, data: bytes | memoryview) -> None:
         """Raises BrokenPipeError when it has ended or reads no more, SessionEnded."""
@@ -193,7 +131,7 @@ class Session:
         self._channel = channel
         self._numbers = itertools.count(1)
         self._jobs: dict[int, Job] = {}
-        self._calls: dict[int, asyncio.Future[tuple[dict[str, object], bytes]]] = {}
+        self._calls: dict[int, asyncio.Future[Reply]] = {}
         self._greeting: asyncio.Future[Greeting] = asyncio.get_running_loop().create_future()
         self._outgoing: list[bytes] = []
         self._outgoing_came = asyncio.Event()
@@ -201,6 +139,8 @@ class Session:
         """When the last byte came from the runner, on the loop's clock."""
         self._tasks: list[asyncio.Task[None]] = []
         self.ended: asyncio.Future[End] = asyncio.get_running_loop().create_future()
+        self.verdict: asyncio.Future[Evidence] = asyncio.get_running_loop().create_future()
+        """What its end means; its owner says so."""
 
     @classmethod
     async def open(cls, channel: Channel, source: bytes, machine: str, place: Place) -> tuple[Session, Greeting]:
@@ -279,12 +219,12 @@ class Session:
         self._jobs[number] = job
         return job
 
-    async def call(self, head: dict[str, object], data: bytes = b"") -> tuple[dict[str, object], bytes]:
+    async def call(self, head: dict[str, object], data: bytes = b"") -> Reply:
         """A request that is answered at once. Raises SessionEnded."""
         self.check()
         number = next(self._numbers)
         payload = wire.pack(head, data)
-        future: asyncio.Future[tuple[dict[str, object], bytes]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._calls[number] = future
         self.send(wire.CALL, number, payload)
         return await future
@@ -310,7 +250,13 @@ class Session:
         await self._channel.close()
 
     def _start(self, work: Coroutine[object, object, None]) -> None:
-        self._tasks.append(asyncio.create_task(work))
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._task_ended)
+        self._tasks.append(task)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._finish(End(f"its channel failed: {type(error).__name__}: {error}"))
 
     async def _read(self) -> None:
         decoder = wire.Decoder(wire.FROM_RUNNER)
@@ -344,11 +290,14 @@ class Session:
             if not self._greeting.done():
                 self._greeting.set_result(greeting)
         elif kind == wire.REPLY:
-            call = self._calls.pop(number, None)
+            call = self._calls.get(number)
             if call is None:
                 raise wire.ProtocolError(f"an answer to call {number}, which nobody made")
+            head, data = wire.unpack(payload)
+            reply = _convert({**head, "data": data}, Reply)
+            del self._calls[number]  # not before: an answer that cannot be read ends the session, and this call with it
             if not call.done():
-                call.set_result(wire.unpack(payload))
+                call.set_result(reply)
         elif kind == wire.EXPIRED:
             self._finish(End("its lease ran out", expired=True))
         elif kind != wire.PONG:

@@ -174,4 +174,4 @@ async def _ask(pool: Pool, address: Address, seat: Seat | None, words: list[str]
 
 @cache
 def _program() -> bytes:
-    return bootstrap.program(_MODULES)
+    return bootstrap.program(_MODULES, _MODULES[-1])

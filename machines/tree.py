@@ -41,6 +41,12 @@ MACHINE_TAG = "PALMETTE_MACHINE"
 GROUP_PREFIX = "palmette."
 KILL_DEADLINE = 5.0
 """Seconds that something may take to die of SIGKILL (a process in uninterruptible sleep does not)."""
+_KERNEL_THREAD = 0x00200000
+"""``PF_KTHREAD`` of the kernel's ``include/linux/sched.h``."""
+_EXECS = 10
+"""Programs that one process may become while it is looked at."""
+_EXEC_SECONDS = 0.2
+"""Time for becoming another program. Spent in vain beside a process that is busy and has cleared its environment."""
 
 
 class Tree(Protocol):
@@ -142,23 +148,38 @@ def kill_group(path: Path) -> int:
 def kill_tagged(tag: str, matches: Callable[[str], bool]) -> int:
     """Kill this user's processes whose environment has ``tag`` with a value that ``matches``. How many were found.
 
-    Passes over /proc until one finds nothing: what forked during a pass is found by the next.
+    Passes over /proc until one finds nothing: what forked during a pass is found by the next, and so is what was just
+    becoming another program, and had no environment to look into.
     """
     deadline = time.monotonic() + KILL_DEADLINE
+    patience = time.monotonic() + _EXEC_SECONDS
     seen: set[int] = set()
-    while found := _kill_pass(tag, matches):
+    while True:
+        found, unsure = _kill_pass(tag, matches)
         seen |= found
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if found:
+            patience = now + _EXEC_SECONDS
+        elif not unsure or now > patience:
+            return len(seen)
+        else:
+            time.sleep(0.001)
+        if found and now > deadline:
             raise MachineLost(
                 f"{len(found)} process(es) tagged {tag} survived SIGKILL for {KILL_DEADLINE:g} s (pids "
                 f"{sorted(found)[:5]}); they hang in the kernel or fork without end, the host needs a look"
             )
-    return len(seen)
 
 
-def _kill_pass(tag: str, matches: Callable[[str], bool]) -> set[int]:
+class _InExec(Exception):
+    """A process has left its old program, and has not yet got the environment of its new one."""
+
+
+def _kill_pass(tag: str, matches: Callable[[str], bool]) -> tuple[set[int], bool]:
+    """Who was killed, and whether there was somebody of whom nothing could be told."""
     own, uid, prefix = os.getpid(), os.geteuid(), tag.encode() + b"="
     killed: dict[int, int] = {}
+    unsure = False
     try:
         for name in os.listdir("/proc"):
             if not name.isdigit() or int(name) == own:
@@ -174,6 +195,8 @@ def _kill_pass(tag: str, matches: Callable[[str], bool]) -> set[int]:
                     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             except (FileNotFoundError, ProcessLookupError, PermissionError):
                 continue  # ended meanwhile, or not ours to look into
+            except _InExec:
+                unsure = True
         poller = select.poll()
         for pidfd in killed.values():
             poller.register(pidfd, select.POLLIN)
@@ -185,23 +208,43 @@ def _kill_pass(tag: str, matches: Callable[[str], bool]) -> set[int]:
     finally:
         for pidfd in killed.values():
             os.close(pidfd)
-    return set(killed)
+    return set(killed), unsure
 
 
 def _tag_of(pid: str, uid: int, prefix: bytes) -> str | None:
-    fd = os.open(f"/proc/{pid}/environ", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if os.fstat(fd).st_uid != uid:
-            return None
-        block = bytearray()
-        while chunk := os.read(fd, 1 << 16):
-            block += chunk
-    finally:
-        os.close(fd)
-    for entry in block.split(b"\0"):
+    for entry in _environment(pid, uid).split(b"\0"):
         if entry.startswith(prefix):
             return entry[len(prefix) :].decode("ascii", "replace")
     return None
+
+
+def _environment(pid: str, uid: int) -> bytes:
+    """A process's environment; empty for another user's, a zombie's and the kernel's own. Raises _InExec."""
+    for _ in range(_EXECS):
+        fd = os.open(f"/proc/{pid}/environ", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if os.fstat(fd).st_uid != uid:
+                return b""
+            block = bytearray()
+            while chunk := os.read(fd, 1 << 16):
+                block += chunk
+        finally:
+            os.close(fd)
+        if block or not _has_environment(pid):
+            return bytes(block)
+    raise _InExec
+
+
+def _has_environment(pid: str) -> bool:
+    """Whether there is one by now: between two programs there is none for a moment. Raises _InExec in that moment."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        fields = file.read().rpartition(b") ")[2].split()
+    state, flags, begin, end = fields[0], int(fields[6]), int(fields[47]), int(fields[48])
+    # While a program is loaded, both are 0, and then, for a moment, equal, as they stay where there is no variable at
+    # all (create_elf_tables in the kernel's fs/binfmt_elf.c). Who loads runs, or waits for the disk.
+    if end == begin and state in (b"R", b"D") and not flags & _KERNEL_THREAD:
+        raise _InExec
+    return end > begin
 
 
 _lock = threading.Lock()

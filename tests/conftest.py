@@ -12,6 +12,7 @@ import gc
 import inspect
 import multiprocessing
 import os
+import signal
 import stat
 import tempfile
 import time
@@ -47,14 +48,41 @@ settings.register_profile("palmette", deadline=None, suppress_health_check=[Heal
 settings.load_profile("palmette")
 
 
+# With several processes, a long file that is begun last is waited for by all. Longest first, as measured.
+_BEGIN_WITH = (
+    "trainers/test_training_run.py", "console/test_command_killed.py", "house/test_readme.py",
+    "console/test_command_demo.py", "console/test_command_errors.py", "bench/test_bench_smoke.py",
+    "nodes/test_host_deaths.py", "trainers/test_policy_server.py", "console/test_command_run.py",
+    "console/test_command_control.py", "trainers/test_warm_start.py", "trainers/test_grpo_training.py",
+)  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make this process one that can be interrupted, and one of several no heavier than its share of the cores."""
+    # A shell that runs something in the background has it ignore these, and so would all programs that tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    if hasattr(config, "workerinput"):
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ.setdefault(name, "1")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the longest files first where the tests are shared out; the order within a file stays."""
+    if hasattr(config, "workerinput"):
+        rank = {Path(__file__).parent / name: number for number, name in enumerate(_BEGIN_WITH)}
+        items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show what tests recorded as their ``summary``: a title, and a text below it."""
+    """Show what tests recorded as their ``summary``, in whatever process: a title, and maybe a text below it."""
     for report in terminalreporter.getreports("passed"):
         for name, told in report.user_properties:
             if name == "summary":
                 title, _, text = str(told).partition("\n")
                 terminalreporter.section(title)
-                terminalreporter.write_line(text)
+                if text:
+                    terminalreporter.write_line(text)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -70,6 +70,9 @@ def run(
             value = loop.run_until_complete(main())
         return SimulationResult(value, loop.log.text(), loop.injector.injected, loop.steps, loop.time())
     except Exception as error:
+        # What else goes wrong in a program that has failed is no news; and told whenever the garbage collector comes by
+        # it, in the middle of a test runner's own work on the traceback, it can break that (Python 3.11).
+        loop.set_exception_handler(_untold)
         raise SimulationFailed(seed, loop.injector.injected, loop.log.text(), error) from error
     finally:
         _close(loop)
@@ -88,6 +91,10 @@ def _no_collections() -> Generator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+def _untold(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    """Say nothing."""
 
 
 def _close(loop: SimulatedLoop) -> None:

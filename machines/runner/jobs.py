@@ -12,7 +12,6 @@ is in the pipes is sent, and the end.
 import fcntl
 import json
 import os
-import pty
 import signal
 import struct
 import termios
@@ -88,7 +87,7 @@ class Job:
         theirs: list[int] = []
         try:
             if size is not None:
-                master, slave = pty.openpty()
+                master, slave = os.openpty()
                 theirs.append(slave)
                 self._stdin = os.dup(master)
                 loop.owned.update((master, slave, self._stdin))
@@ -184,6 +183,8 @@ class Job:
     def _read(self, fd: int) -> bool:
         """One piece; whether there may be more at once."""
         room = wire.PIECE if self._keep is not None or self._status is not None else min(wire.PIECE, self._credit)
+        if room <= 0:
+            return False
         try:
             chunk = os.read(fd, room)
         except BlockingIOError:

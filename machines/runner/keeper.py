@@ -21,12 +21,10 @@ import json
 import os
 import resource
 import signal
-import sys
 import termios
-import traceback
 from collections.abc import Callable
 
-from palmette.machines.runner.libc import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, prctl
+from palmette.machines.runner.libc import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, PR_SET_PDEATHSIG, prctl
 from palmette.machines.runner.processes import kill_descendants, kill_tagged, reap, send
 
 EXEC_TAG = "PALMETTE_EXEC"
@@ -77,8 +75,7 @@ def launch(what: Launch, foreign: "list[int]") -> int:
             os.close(fd)
         _keep(what, runner)
     except BaseException:  # noqa: BLE001 - a fork of the runner must not return into the runner's loop
-        traceback.print_exc()
-        sys.stderr.flush()
+        _complain()
     finally:
         os._exit(70)
 
@@ -160,13 +157,13 @@ def _become(what: Launch) -> None:
     except (OSError, ValueError, MemoryError) as error:
         _report_failure(what.report, stage, error)
     except BaseException:  # noqa: BLE001 - see launch
-        traceback.print_exc()
-        sys.stderr.flush()
+        _complain()
     finally:
         os._exit(127)
 
 
 def _prefer_to_kill() -> None:
+    prctl(PR_SET_DUMPABLE, 1)  # else the file is root's; what it executes would have become so anyway
     try:
         fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
     except OSError:  # no such file, or not ours
@@ -177,6 +174,15 @@ def _prefer_to_kill() -> None:
         pass
     finally:
         os.close(fd)
+
+
+def _complain() -> None:
+    """Of what is our own mistake."""
+    import sys
+    import traceback
+
+    traceback.print_exc()
+    sys.stderr.flush()
 
 
 def _report_failure(report: int, stage: str, error: BaseException) -> None:

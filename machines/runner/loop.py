@@ -78,32 +78,30 @@ class Loop:
         for fd, _ in ready:
             if fd == self._given:
                 self._receive()
-            if fd == self._taken and self._outgoing:
+            elif fd == self._taken:
                 self.flush()
             elif fd in self._callbacks:
                 self._callbacks[fd]()
 
     def flush(self) -> None:
         """Write what the controller takes now; the rest when it takes more."""
-        waited = fresh = bool(self._outgoing)
-        while self._outgoing and not self.ended:
-            try:
+        if not self._outgoing:
+            return
+        try:
+            while self._outgoing and not self.ended:
                 del self._outgoing[: os.write(self._taken, self._outgoing[: 1 << 20])]
-            except BlockingIOError:
-                break
-            except OSError:
-                self.ended = True
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.ended = True
         if self.ended:
             self._outgoing.clear()
-        waited = bool(self._outgoing)
-        if fresh or waited:
-            events = (select.POLLIN if self._taken == self._given else 0) | (select.POLLOUT if waited else 0)
-            for poller in (self._everything, self._vital):
-                if events:
-                    poller.register(self._taken, events)
-                elif self._taken != self._given:
-                    with contextlib.suppress(KeyError):
-                        poller.unregister(self._taken)
+        for poller in (self._everything, self._vital):
+            if self._outgoing:
+                poller.register(self._taken, select.POLLOUT)
+            else:
+                with contextlib.suppress(KeyError):
+                    poller.unregister(self._taken)
 
     def _receive(self) -> None:
         try:

@@ -10,7 +10,6 @@ told to remove, and ends.
 
 import json
 import os
-import platform
 import signal
 import stat
 import sys
@@ -67,7 +66,7 @@ class Runner:
             wire.HELLO,
             0,
             {
-                "python": platform.python_version(),
+                "python": sys.version.split()[0],
                 "platform": " ".join((os.uname().sysname, os.uname().release, os.uname().machine)),
                 "subreaper": self._subreaper,
                 "shell": os.access(SHELL, os.X_OK),
@@ -103,6 +102,7 @@ class Runner:
         while self._jobs and time.monotonic() < until:
             self._loop.turn(min(until, *(job.due for job in self._jobs.values())))
             self._tend()
+        self._loop.flush()
         kill_descendants()
         if self._temporary:
             remove_tree(self._root)

@@ -45,7 +45,7 @@ FROM_RUNNER = frozenset(range(HELLO, EXPIRED + 1))
 
 OUTPUT_WINDOW = 1 << 20
 """Bytes of a job's output that may be under way, or wait for their reader, where output goes by credit."""
-INPUT_WINDOW = 1 << 18
+INPUT_WINDOW = 1 << 20
 """Bytes of a job's input that may wait in the runner."""
 INLINE = 1 << 16
 """Bytes up to which input and files travel inside a request."""

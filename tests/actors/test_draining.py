@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.probes import Probe, actor_of, last_exit, running, worker
-from support.worlds import everywhere, turns
+from support.probes import Probe, actor_of, begun, last_exit, running, worker
+from support.worlds import everywhere, here, took, turns
 
 from palmette.actors import ActorDied, Draining, Killed, Reason, Ref, ReplyToken, Shutdown, System, TaskDone, endpoint
 from palmette.supervisors import DynamicSupervisor, StartRefused, Supervisor, child
@@ -60,8 +60,7 @@ async def test_what_is_queued_is_finished_and_what_comes_later_is_refused() -> N
     log: list[str] = []
     async with running(worker(Worker, log)) as system:
         ref = it(system)
-        calls = [asyncio.create_task(ref.call(Worker.work, number)) for number in range(3)]
-        await turns()
+        calls = await begun(*(ref.call(Worker.work, number) for number in range(3)))
         ref.cast(Worker.work, "cast")
         ref.send("sent")
         drain = asyncio.create_task(ref.drain())
@@ -76,33 +75,29 @@ async def test_what_is_queued_is_finished_and_what_comes_later_is_refused() -> N
         assert await asyncio.gather(*calls) == [0, 1, 2]
         assert await drain
         assert actor.got == [0, 1, 2, "cast", "sent"]
-        assert system.loop.time() == 4
+        assert took(4)
         assert log[-1] == "/it stopping"
         assert last_exit(system, "/it").reason == DRAINED
         assert len(system.dead_letters) == 2
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["at rest", "after much work"])
-def test_an_idle_actor_ends_at_once(busy: bool) -> None:
-    @everywhere
-    async def check() -> None:
-        async with running(worker(Worker)) as system:
-            ref = it(system)
-            for _ in range(20 if busy else 0):
-                await ref.call(Probe.seen)
-            assert await ref.drain()
-            assert not ref.is_alive()
-            assert system.loop.time() == 0
-
-    check()
+@everywhere
+async def test_an_idle_actor_ends_at_once(busy: bool) -> None:
+    async with running(worker(Worker)) as system:
+        ref = it(system)
+        for _ in range(20 if busy else 0):
+            await ref.call(Probe.seen)
+        assert await ref.drain()
+        assert not ref.is_alive()
+        assert took(0)
 
 
 @everywhere
 async def test_a_call_that_waits_for_room_was_taken_and_is_finished() -> None:
     async with running(worker(Worker, mailbox=1)) as system:
         ref = it(system)
-        calls = [asyncio.create_task(ref.call(Worker.work, number)) for number in range(4)]
-        await turns()
+        calls = await begun(*(ref.call(Worker.work, number) for number in range(4)))
         assert await ref.drain()
         assert await asyncio.gather(*calls) == [0, 1, 2, 3]
 
@@ -111,9 +106,8 @@ async def test_a_call_that_waits_for_room_was_taken_and_is_finished() -> None:
 async def test_replies_that_are_owed_are_given_before_the_end() -> None:
     async with running(worker(Worker)) as system:
         ref = it(system)
-        beside = asyncio.create_task(ref.call(Worker.work_beside, "x"))
-        promises = [asyncio.create_task(ref.call(Worker.promise)) for _ in range(2)]
-        await turns()
+        [beside] = await begun(ref.call(Worker.work_beside, "x"))
+        promises = await begun(*(ref.call(Worker.promise) for _ in range(2)))
         drain = asyncio.create_task(ref.drain())
         await asyncio.sleep(10)
         assert beside.result() == "x"
@@ -138,7 +132,7 @@ async def test_a_tagged_tasks_result_is_handled_before_the_end_and_an_endless_ta
         await ref.call(Probe.do, lambda me: me.start_task(asyncio.Event().wait()))
         assert await ref.drain()
         assert actor.got == [TaskDone("t", "result")]
-        assert system.loop.time() == 3
+        assert took(3)
 
 
 @everywhere
@@ -170,10 +164,9 @@ async def test_messages_from_itself_and_the_kernels_get_in() -> None:
 async def test_at_the_deadline_the_present_handler_ends_and_the_rest_is_refused() -> None:
     async with running(worker(Worker, None, 2.0)) as system:
         ref = it(system)
-        calls = [asyncio.create_task(ref.call(Worker.work, number)) for number in range(3)]
-        await turns()
+        calls = await begun(*(ref.call(Worker.work, number) for number in range(3)))
         assert not await ref.drain(timeout=3)
-        assert system.loop.time() == 4
+        assert took(4)
         assert [call.exception() is None for call in calls] == [True, True, False]
         with pytest.raises(ActorDied, match="not drained in time"):
             await calls[2]
@@ -186,7 +179,7 @@ async def test_a_handler_that_does_not_end_after_the_deadline_is_killed() -> Non
         call = asyncio.create_task(ref.call(Probe.pass_gate))
         await turns()
         assert not await ref.drain(timeout=3, shutdown=2)
-        assert system.loop.time() == 5
+        assert took(5)
         assert last_exit(system, "/it").reason == Killed("did not stop within 2 s")
         with pytest.raises(ActorDied):
             await call
@@ -265,7 +258,7 @@ async def test_a_drain_during_the_start_begins_after_it() -> None:
         actor = actor_of(slow)
         assert await slow.drain()
         assert actor.got == ["to itself"]
-        assert system.loop.time() == 5
+        assert took(5)
         await start
 
 
@@ -301,24 +294,27 @@ async def test_the_deadline_of_a_drained_supervisor_holds_for_all_below() -> Non
         for name in "ab":
             path = await pool.call(DynamicSupervisor.start_child, worker(Worker, None, 2.0, name=name))
             ref = system.ref_at(path, Worker)
-            calls += [asyncio.create_task(ref.call(Worker.work, number)) for number in range(4)]
-        await turns()
+            calls += await begun(*(ref.call(Worker.work, number) for number in range(4)))
         assert not await pool.drain(timeout=5)
-        assert system.loop.time() == 6  # all at the same time, and each present handler to its end
+        assert took(6)  # all at the same time, and each present handler to its end
         assert [call.exception() is None for call in calls] == [True, True, True, False] * 2
 
 
 # --- whatever happens -------------------------------------------------------------------------------------------------
 
+STEP = 0.25
+"""Seconds of a piece of work."""
 
+
+@pytest.mark.worlds("real", "simulated")
 @given(
     steps=st.lists(st.sampled_from(["call", "cast", "beside", "task", "wait", "suspend", "resume"]), max_size=30),
     at=st.integers(0, 30),
 )
 def test_all_that_was_taken_before_a_drain_is_done_and_nothing_after_it(steps: list[str], at: int) -> None:
-    @everywhere
+    @here()
     async def check() -> None:
-        async with running(worker(Worker)) as system:
+        async with running(worker(Worker, None, STEP)) as system:
             ref = it(system)
             actor = actor_of(ref)
             before: list[asyncio.Task[object]] = []
@@ -341,9 +337,9 @@ def test_all_that_was_taken_before_a_drain_is_done_and_nothing_after_it(steps: l
                     ref.cast(Worker.work, number)
                     casts += drain is None
                 elif step == "task":
-                    actor.start_task(asyncio.sleep(3, number), tag="t")
+                    actor.start_task(asyncio.sleep(3 * STEP, number), tag="t")
                 elif step == "wait":
-                    await asyncio.sleep(1)
+                    await asyncio.sleep(STEP)
                 else:
                     acts[step]()
             if ref.is_alive():

@@ -151,7 +151,7 @@ async def test_stopping_the_dead_is_fine() -> None:
         probe = system.whereis("it", Probe)
         await probe.stop()
         await probe.stop(Normal())
-        await probe.terminate()
+        assert await probe.terminate()
         assert await probe.drain()
         probe.kill()
 

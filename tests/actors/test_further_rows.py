@@ -8,7 +8,7 @@ from support.probes import Probe, ended, running, text_of, worker
 from support.worlds import everywhere, steps, turns
 
 from palmette.actors import Down, MaxRestarts, Reason, Ref, Registry, Shutdown, Unregistered, endpoint
-from palmette.actors.system import KEEP
+from palmette.actors.records import KEEP
 from palmette.supervisors import Supervisor, child
 
 

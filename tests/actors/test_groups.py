@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.probes import Probe, ended, running, worker
-from support.worlds import everywhere, turns
+from support.worlds import everywhere, here, turns
 
 from palmette.actors import ActorDied, Member, Ref, Refused, Registry, System
 from palmette.supervisors import child
@@ -105,9 +105,10 @@ async def test_a_group_outlives_its_registry() -> None:
 STEPS = st.tuples(st.sampled_from(["join", "leave", "update", "kill"]), st.integers(0, 2), st.sampled_from("xy"))
 
 
+@pytest.mark.worlds("real", "simulated")
 @given(steps=st.lists(STEPS, max_size=30))
 def test_whatever_happens_a_group_is_who_joined_and_lives(steps: list[tuple[str, int, str]]) -> None:
-    @everywhere
+    @here()
     async def check() -> None:
         async with running(*(child(Probe, name=name) for name in "abc")) as system:
             refs = refs_of(system, "abc")

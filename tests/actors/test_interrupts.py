@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from support.probes import Probe, actor_of, ended, last_exit, running, worker
-from support.worlds import everywhere, turns
+from support.worlds import everywhere, took, turns
 
 from palmette.actors import Actor, ActorDied, Crashed, Killed, Reason, Shutdown, endpoint
 from palmette.supervisors import StartRefused, Supervisor
@@ -51,47 +51,43 @@ class Fatal(Actor):
 
 @pytest.mark.parametrize("error", ENDS)
 @pytest.mark.parametrize("where", ["__init__", "started"])
-def test_a_start_that_is_left_by_it_fails_with_it(where: str, error: type[BaseException]) -> None:
-    @everywhere
-    async def check() -> None:
-        async with running() as system:
-            root = system.whereis("/", Supervisor)
-            with pytest.raises(StartRefused, match=f"/it could not start: {error.__name__}: enough"):
-                await root.call(Supervisor.start_child, worker(Fatal, where, error))
-
-    check()
+@everywhere
+async def test_a_start_that_is_left_by_it_fails_with_it(where: str, error: type[BaseException]) -> None:
+    async with running() as system:
+        root = system.whereis("/", Supervisor)
+        with pytest.raises(StartRefused, match=f"/it could not start: {error.__name__}: enough"):
+            await root.call(Supervisor.start_child, worker(Fatal, where, error))
 
 
 @pytest.mark.parametrize("error", ENDS)
 @pytest.mark.parametrize("where", ["continued", "receive", "handle", "beside", "stopping"])
-def test_whatever_code_is_left_by_it_ends_its_actor_and_nobody_else(where: str, error: type[BaseException]) -> None:
-    @everywhere
-    async def check() -> None:
-        async with running(worker(Fatal, where, error), worker(Probe, name="other")) as system:
-            ref = system.whereis("it", Fatal)
-            if ref.is_alive() and where != "continued":
-                end = asyncio.create_task(ended(ref))
-                call = asyncio.create_task(ref.call(Fatal.handle))
-                await asyncio.sleep(2)
-                ref.send("message")
-                await turns()
-                if where == "stopping":
-                    with pytest.raises(ActorDied, match=f"{error.__name__}: enough"):
-                        await ref.stop()
-                await end
-                if where == "handle":
-                    with pytest.raises(ActorDied, match=f"{error.__name__}: enough"):
-                        await call
-                else:
-                    await call
+@everywhere
+async def test_whatever_code_is_left_by_it_ends_its_actor_and_nobody_else(
+    where: str, error: type[BaseException]
+) -> None:
+    async with running(worker(Fatal, where, error), worker(Probe, name="other")) as system:
+        ref = system.ref_at("/it", Fatal)
+        if ref.is_alive() and where != "continued":
+            end = asyncio.create_task(ended(ref))
+            call = asyncio.create_task(ref.call(Fatal.handle))
+            await asyncio.sleep(2)
+            ref.send("message")
             await turns()
-            reason = last_exit(system, "/it").reason
-            assert isinstance(reason, Crashed)
-            assert (reason.error, reason.text) == (f"builtins.{error.__name__}", "enough")
-            assert await system.whereis("other", Probe).call(Probe.seen) == []
-            assert system.loop.time() <= 3
-
-    check()
+            if where == "stopping":
+                with pytest.raises(ActorDied, match=f"{error.__name__}: enough"):
+                    await ref.stop()
+            await end
+            if where == "handle":
+                with pytest.raises(ActorDied, match=f"{error.__name__}: enough"):
+                    await call
+            else:
+                await call
+        await turns()
+        reason = last_exit(system, "/it").reason
+        assert isinstance(reason, Crashed)
+        assert (reason.error, reason.text) == (f"builtins.{error.__name__}", "enough")
+        assert await system.whereis("other", Probe).call(Probe.seen) == []
+        assert took(1 if where == "continued" else 3)  # each end at once
 
 
 # --- cleaning up ------------------------------------------------------------------------------------------------------
@@ -132,32 +128,55 @@ async def test_a_handler_that_cleans_up_after_a_crash_is_left_to_it() -> None:
             await call
         await stop
         assert log == ["tidied"]
-        assert system.loop.time() == 2
+        assert took(2)
 
 
 @pytest.mark.parametrize("how", ["stop", "kill", "crash"])
-def test_a_task_that_cleans_up_is_cancelled_once_however_its_actor_ends(how: str) -> None:
-    @everywhere
-    async def check() -> None:
-        log: list[str] = []
-        async with running(worker(Tidy, log)) as system:
-            system.kill_grace = 10
-            ref = system.whereis("it", Tidy)
-            actor = actor_of(ref)
-            actor.start_task(actor.tidy())
-            await turns()
-            end = asyncio.create_task(ended(ref))
-            if how == "stop":
-                await ref.stop(Shutdown("now"))
-            elif how == "kill":
-                ref.kill()
-            else:
-                ref.cast(Probe.fail)
-            await end
-            assert log == ["tidied"]
-            assert system.loop.time() == 2
+@everywhere
+async def test_a_task_that_cleans_up_is_cancelled_once_however_its_actor_ends(how: str) -> None:
+    log: list[str] = []
+    async with running(worker(Tidy, log)) as system:
+        system.kill_grace = 10
+        ref = system.whereis("it", Tidy)
+        actor = actor_of(ref)
+        actor.start_task(actor.tidy())
+        await turns()
+        end = asyncio.create_task(ended(ref))
+        if how == "stop":
+            await ref.stop(Shutdown("now"))
+        elif how == "kill":
+            ref.kill()
+        else:
+            ref.cast(Probe.fail)
+        await end
+        assert log == ["tidied"]
+        assert took(2)
 
-    check()
+
+@everywhere
+async def test_a_task_that_starts_another_to_clean_up_leaves_none_behind() -> None:
+    log: list[str] = []
+    async with running(worker(Tidy, log)) as system:
+        system.kill_grace = 10
+        ref = system.whereis("it", Tidy)
+        actor = actor_of(ref)
+
+        async def first() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0)
+                actor.start_task(actor.tidy())
+                actor.send_after(1, "never")
+                await asyncio.sleep(0)
+
+        actor.start_task(first())
+        await turns()
+        await ref.stop()
+        assert log == ["tidied"]
+        assert took(2)
+        await asyncio.sleep(2)
+        assert system.statistics().dead_letters == 0
 
 
 @everywhere
@@ -177,4 +196,4 @@ async def test_a_hook_that_cleans_up_after_a_kill_is_not_cancelled_again_at_its_
         with pytest.raises(ActorDied, match="hurry"):
             await stop
         assert log == ["tidied"]
-        assert system.loop.time() == 4
+        assert took(4)

@@ -8,8 +8,8 @@ from collections import deque
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.probes import Probe, actor_of, ended, running, text_of, worker
-from support.worlds import everywhere, turns
+from support.probes import Probe, actor_of, begun, ended, running, text_of, worker
+from support.worlds import everywhere, here, took, turns
 
 from palmette.actors import ActorDied, DeadlineExceeded, Ref, StashFull, System, deadline, endpoint
 from palmette.supervisors import child
@@ -107,7 +107,7 @@ async def test_a_stashed_call_keeps_its_deadline_and_a_late_one_is_dropped() -> 
         door = door_of(system)
         with pytest.raises(DeadlineExceeded), deadline(2):
             await door.call(Door.enter, "late")
-        assert system.loop.time() == 2
+        assert took(2)
         door.send("open")
         assert await door.call(Probe.seen) == []
         assert system.statistics().dead_letters == 0
@@ -143,8 +143,7 @@ async def test_a_full_stash_crashes_the_actor_that_would_lose_a_plain_message() 
 async def test_calls_whose_callers_gave_up_make_room_in_a_full_stash() -> None:
     async with running(worker(Door)) as system:
         door = door_of(system)
-        calls = [asyncio.create_task(door.call(Door.enter, item)) for item in range(3)]
-        await turns()
+        calls = await begun(*(door.call(Door.enter, item) for item in range(3)))
         calls[1].cancel()
         await turns()
         door.send("in its place")
@@ -155,27 +154,24 @@ async def test_calls_whose_callers_gave_up_make_room_in_a_full_stash() -> None:
 
 
 @pytest.mark.parametrize("how", ["stop", "kill", "crash"])
-def test_what_is_stashed_fares_as_the_mailbox_does_when_the_actor_ends(how: str) -> None:
-    @everywhere
-    async def check() -> None:
-        async with running(worker(Door)) as system:
-            door = door_of(system)
-            call = asyncio.create_task(door.call(Door.enter, "a"))
-            door.send("b")
-            door.cast(Door.enter, "c")
-            await turns()
-            if how == "stop":
-                await door.stop()
-            elif how == "kill":
-                door.kill()
-            else:
-                door.cast(Probe.fail)
-            with pytest.raises(ActorDied):
-                await call
-            assert system.loop.time() == 0
-            assert [letter.message for letter in system.dead_letters] == ["'b'", "<cast enter>"]
-
-    check()
+@everywhere
+async def test_what_is_stashed_fares_as_the_mailbox_does_when_the_actor_ends(how: str) -> None:
+    async with running(worker(Door)) as system:
+        door = door_of(system)
+        call = asyncio.create_task(door.call(Door.enter, "a"))
+        door.send("b")
+        door.cast(Door.enter, "c")
+        await turns()
+        if how == "stop":
+            await door.stop()
+        elif how == "kill":
+            door.kill()
+        else:
+            door.cast(Probe.fail)
+        with pytest.raises(ActorDied):
+            await call
+        assert took(0)
+        assert [letter.message for letter in system.dead_letters] == ["'b'", "<cast enter>"]
 
 
 @everywhere
@@ -282,9 +278,10 @@ async def test_stash_belongs_inside_a_handler_and_before_any_promise_to_reply() 
 STEPS = st.sampled_from(["send", "call", "cast", "open", "shut", "run", "give up"])
 
 
+@pytest.mark.worlds("real", "simulated")
 @given(steps=st.lists(STEPS, max_size=60))
 def test_whatever_happens_nothing_is_lost_doubled_or_out_of_order(steps: list[str]) -> None:
-    @everywhere
+    @here()
     async def check() -> None:
         calls: dict[int, asyncio.Task[str]] = {}
         given_up: set[int] = set()

@@ -9,7 +9,7 @@ from typing import cast
 import msgspec
 import pytest
 from support.probes import Boom, Probe, Stubborn, actor_of, running, worker
-from support.worlds import everywhere, turns
+from support.worlds import everywhere, took, turns
 
 from palmette.actors import (
     Actor,
@@ -240,20 +240,17 @@ FAILING: list[tuple[Callable[[Counter], object], str]] = [
 
 
 @pytest.mark.parametrize(("function", "complaint"), FAILING)
-def test_a_function_that_fails_leaves_the_state_as_it_was_and_tells_its_caller(
+@everywhere
+async def test_a_function_that_fails_leaves_the_state_as_it_was_and_tells_its_caller(
     function: Callable[[Counter], Mapping[str, object]], complaint: str
 ) -> None:
-    @everywhere
-    async def check() -> None:
-        async with running(worker(Counter)) as system:
-            counter = system.whereis("it", Counter)
-            before = dict(vars(actor_of(counter)))
-            with pytest.raises(Refused, match=complaint):
-                await counter.replace_state(function)
-            assert vars(actor_of(counter)) == before
-            assert await counter.call(Counter.get) == 1
-
-    check()
+    async with running(worker(Counter)) as system:
+        counter = system.whereis("it", Counter)
+        before = dict(vars(actor_of(counter)))
+        with pytest.raises(Refused, match=complaint):
+            await counter.replace_state(function)
+        assert vars(actor_of(counter)) == before
+        assert await counter.call(Counter.get) == 1
 
 
 @everywhere
@@ -283,40 +280,37 @@ async def test_a_zombies_state_is_not_replaced() -> None:
                 await refused
         with pytest.raises(ActorDied, match="you"):
             await stubborn.replace_state(lambda _: {"got": [1]})
-        assert system.loop.time() == system.kill_grace
+        assert took(system.kill_grace)
         release.set()
         await turns(10)
 
 
 @pytest.mark.parametrize("how", ["stop", "kill", "crash"])
-def test_a_replacement_that_waits_learns_of_the_death(how: str) -> None:
-    @everywhere
-    async def check() -> None:
-        async with running(worker(Counter)) as system:
-            counter = system.whereis("it", Counter)
+@everywhere
+async def test_a_replacement_that_waits_learns_of_the_death(how: str) -> None:
+    async with running(worker(Counter)) as system:
+        counter = system.whereis("it", Counter)
 
-            async def wait(me: Probe) -> None:
-                await me.gate.wait()
-                if how == "crash":
-                    raise Boom("boom")
+        async def wait(me: Probe) -> None:
+            await me.gate.wait()
+            if how == "crash":
+                raise Boom("boom")
 
-            call = asyncio.create_task(counter.call(Probe.go, wait))
-            await turns()
-            replace = asyncio.create_task(counter.replace_state(lambda _: {"value": 7}))
-            await turns()
-            actor = actor_of(counter)
-            if how == "kill":
-                counter.kill()
-            elif how == "stop":
-                actor.stop()
-            actor.gate.set()
-            with pytest.raises(ActorDied):
-                await replace
-            assert system.loop.time() == 0
-            await asyncio.wait([call])
-            call.exception()
-
-    check()
+        call = asyncio.create_task(counter.call(Probe.go, wait))
+        await turns()
+        replace = asyncio.create_task(counter.replace_state(lambda _: {"value": 7}))
+        await turns()
+        actor = actor_of(counter)
+        if how == "kill":
+            counter.kill()
+        elif how == "stop":
+            actor.stop()
+        actor.gate.set()
+        with pytest.raises(ActorDied):
+            await replace
+        assert took(0)
+        await asyncio.wait([call])
+        call.exception()
 
 
 @everywhere

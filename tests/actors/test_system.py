@@ -334,3 +334,23 @@ async def test_a_spent_budget_names_the_last_straw() -> None:
         assert isinstance(reason, MaxRestarts)
         assert (reason.child, reason.restarts, reason.seconds) == ("it", 1, 100.0)
         assert text_of(reason.cause) == "number 1"
+
+
+@everywhere
+async def test_ordinary_ends_do_not_drive_out_the_crashes() -> None:
+    tree = Supervisor.spec(children=[DynamicSupervisor.spec(name="pool")])
+    async with System.start(tree) as system:
+        pool = system.whereis("pool", DynamicSupervisor)
+        for name in ("bad", *(f"good-{number}" for number in range(1100)), "worse"):
+            await pool.call(DynamicSupervisor.start_child, child(Probe, name=name, restart="temporary"))
+            probe = system.ref_at(f"/pool/{name}", Probe)
+            if name in ("bad", "worse"):
+                probe.kill(name)
+                await ended(probe)
+            else:
+                await probe.stop()
+        paths = [record.path for record in system.exits]
+        assert len(paths) == len(system.exits) == 1002
+        assert (paths[0], paths[1], paths[-1]) == ("/pool/bad", "/pool/good-100", "/pool/worse")
+        assert [record.path for record in reversed(system.exits)] == paths[::-1]
+        assert len(system.why("/pool/bad")) == 1

@@ -12,7 +12,7 @@ from functools import partial
 
 import pytest
 from support.probes import Probe, actor_of, running, worker
-from support.worlds import everywhere, turns
+from support.worlds import everywhere, in_real_time
 
 from palmette.actors import Reason, System, endpoint
 from palmette.actors.simulation import run
@@ -20,6 +20,8 @@ from palmette.actors.watchdog import Judge, Sight
 from palmette.supervisors import Supervisor
 
 SECONDS = 0.02
+
+watched_over = in_real_time(why="a simulation is not watched")
 
 
 class Alarm(logging.Handler):
@@ -89,6 +91,7 @@ async def watched(alarm: Alarm, where: str = "", seconds: float | None = SECONDS
         yield system
 
 
+@watched_over
 async def test_it_names_the_actor_the_endpoint_and_the_line_once_and_says_when_it_is_over(alarm: Alarm) -> None:
     async with watched(alarm) as system:
         ref = system.whereis("it", Blocking)
@@ -119,6 +122,7 @@ async def test_it_names_the_actor_the_endpoint_and_the_line_once_and_says_when_i
         ("receive", "receive(str)"),
     ],
 )
+@watched_over
 async def test_it_knows_hooks_and_plain_messages(alarm: Alarm, where: str, doing: str) -> None:
     async with watched(alarm, where) as system:
         system.whereis("it", Blocking).send("message")
@@ -142,25 +146,38 @@ def block_in_a_callback(me: Blocking) -> None:
     me.system.loop.call_soon(me.alarm.block)
 
 
+async def block_beside_the_mailbox(alarm: Alarm, how: Callable[[Blocking], None], doing: str) -> None:
+    async with watched(alarm) as system:
+        ref = system.whereis("it", Blocking)
+        await ref.call(Probe.do, how)  # pyright: ignore[reportArgumentType]
+        for _ in range(20):
+            await asyncio.sleep(0)
+    assert [(record.path, record.doing) for record in system.blocked_by("/it")] == [("/it", doing)]
+
+
 @pytest.mark.parametrize(
     ("how", "doing"),
     [
         (block_in_a_tagged_task, "its task 't'"),
         (block_in_a_task, "a task of its own"),
-        (block_in_a_bare_task, "a callback or task of its own"),
-        (block_in_a_callback, "a callback or task of its own"),
     ],
 )
+@watched_over
 async def test_it_knows_what_an_actor_has_going_on_beside_its_mailbox(
     alarm: Alarm, how: Callable[[Blocking], None], doing: str
 ) -> None:
-    async with watched(alarm) as system:
-        ref = system.whereis("it", Blocking)
-        await ref.call(Probe.do, how)  # pyright: ignore[reportArgumentType]
-        await turns()
-    assert [(record.path, record.doing) for record in system.blocked_by("/it")] == [("/it", doing)]
+    await block_beside_the_mailbox(alarm, how, doing)
 
 
+@pytest.mark.parametrize("how", [block_in_a_bare_task, block_in_a_callback])
+def test_it_knows_what_an_actor_gives_to_the_loop_itself_where_the_loop_is_asyncios(
+    alarm: Alarm, how: Callable[[Blocking], None]
+) -> None:
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:  # uvloop's stack does not show it
+        runner.run(block_beside_the_mailbox(alarm, how, "a callback or task of its own"))
+
+
+@watched_over
 async def test_it_finds_code_that_hardly_lets_go_of_the_interpreter(alarm: Alarm) -> None:
     def compute(_: Probe) -> None:
         for _round in range(1000):
@@ -233,6 +250,7 @@ async def test_a_process_that_was_asleep_blames_nobody() -> None:
 
 
 @pytest.mark.parametrize("seconds", [None, 1.0])
+@watched_over
 async def test_nobody_watches_after_the_end_nor_where_it_is_switched_off(alarm: Alarm, seconds: float | None) -> None:
     def watchdogs() -> int:
         return sum(thread.name == "palmette-watchdog" for thread in threading.enumerate())
@@ -243,6 +261,7 @@ async def test_nobody_watches_after_the_end_nor_where_it_is_switched_off(alarm: 
     assert watchdogs() == before
 
 
+@everywhere
 async def test_a_threshold_is_more_than_nothing() -> None:
     with pytest.raises(ValueError, match="blocked_after is more than 0 seconds, or None to watch nothing; got 0"):
         async with System.start(Supervisor.spec(), blocked_after=0):

@@ -40,7 +40,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def rounds(self) -> int:
-        return 2 if self.small else 7
+        return 1 if self.small else 7
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,7 +18,7 @@ from palmette.console.summary import Summary
 @pytest.mark.timeout(240)
 def test_a_demo_that_did_not_learn_enough_shows_everything_and_fails(command_line: CommandLine) -> None:
     pytest.importorskip("trl")
-    out, err = command_line.run("demo", "--steps", "2", "--eval-episodes", "32", code=1)
+    out, err = command_line.run("demo", "--steps", "2", "--eval-episodes", "32", code=1, seconds=200)
     assert "mean reward by step" in out
     assert "held-out success" in out
     assert "192 requested = 192 scored" in out

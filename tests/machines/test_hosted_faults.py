@@ -13,7 +13,7 @@ import pytest
 from hosted_support import Bench
 from machines_support import list_root, running, tagged, until
 
-from palmette.machines import ExecResult, MachineLost, connection, hosted_exec
+from palmette.machines import MachineLost, connection, hosted_exec
 from palmette.machines.evidence import Evidence
 from palmette.machines.session import Session
 
@@ -180,6 +180,9 @@ async def test_a_lease_that_runs_out_ends_everything_inside(bench: Bench, monkey
     assert (seen.cause, seen.agents_doing) == ("expired", False)
     await until(lambda: not backend.root.exists(), "the place to be tidied up")
     assert running(word) == []
+    machine, backend = await bench.started(lease=0.5)
+    await until(lambda: not backend.root.exists(), "an idle place to be tidied up")
+    assert (await evidence_of(machine.list())).cause == "expired"
 
 
 async def test_a_controller_that_is_gone_leaves_nothing_behind(bench: Bench) -> None:
@@ -233,18 +236,12 @@ async def test_a_probe_finds_a_place_that_runs_nothing_any_more(bench: Bench, tm
         await machine.probe(timeout=0.2)
 
 
-async def test_a_shell_that_is_gone_is_no_failure_of_a_command(bench: Bench) -> None:
+async def test_a_shell_that_is_gone_is_no_failure_of_a_command(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     machine, _ = await bench.started()
-    with pytest.raises(MachineLost, match="/bin/sh cannot be started"):
-        raise _without_shell(await machine.exec(["true"]))
-
-
-def _without_shell(result: ExecResult) -> Exception:
-    from palmette.machines.replies import not_started
-    from palmette.machines.session import Failed
-
-    assert result.ok
-    return not_started(Failed(failed="execute", errno=2, text="No such file"), what="'ls'", cwd=".", shell=True)
+    monkeypatch.setattr(hosted_exec, "SHELL", "/bin/that-was-removed")
+    seen = await evidence_of(machine.exec("true"))
+    assert "cannot be started any more" in seen.detail
+    assert seen.agents_doing
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="makes a control group")

@@ -33,6 +33,8 @@ class Provider:
         self.up: set[str] = set()
         self.ever_up: list[str] = []
         self.most_up = 0
+        self.lost: set[str] = set()
+        """Machines that went away by themselves."""
         self.refusals: list[Exception] = []
         """What the next machines that are asked for get instead."""
 
@@ -65,6 +67,8 @@ class _Machine:
         raise MachineLost("somebody removed the container", Evidence(cause="machine_removed"))
 
     async def probe(self, *, timeout: float = 5.0) -> float:
+        if self.id in self._provider.lost:
+            raise MachineLost("the container is gone", Evidence(cause="machine_removed"))
         return 0.0
 
     async def stop(self) -> None:
@@ -189,6 +193,19 @@ def test_a_lost_machine_ends_whoever_leased_it_and_its_tree_gets_another(provide
         assert not second.is_alive()
 
     play(main)
+
+
+def test_a_warm_machine_that_is_lost_is_replaced_before_anybody_is_given_it(provider: Provider) -> None:
+    async def main(system: System, pool: Ref[MachinePool]) -> None:
+        await asyncio.sleep(2.0)
+        (first,) = provider.up
+        provider.lost.add(first)
+        await asyncio.sleep(20.0)
+        machine = await pool.call(MachinePool.lease, system.whereis("w0", Worker))
+        assert await machine.call(MachineActor.id) not in (first, "")
+        assert provider.ever_up[0] == first
+
+    play(main, workers=1, warm=1)
 
 
 def test_an_image_that_cannot_be_a_machine_is_tried_once_and_everybody_is_told(provider: Provider) -> None:

@@ -83,9 +83,9 @@ async def test_what_a_killed_controller_left_is_taken_and_the_living_are_spared(
     report = reap()
 
     assert [name.split(".")[0] for name in report.directories] == ["dead-run"]
-    assert report.processes in (2, 3)  # some shells replace themselves by their last command
+    assert report.processes >= 2  # what the dead of other tests left, who run at the same time, is taken too
     assert (report.alive, report.failed) == (2, ())
-    assert report.groups == (1 if containment == "group" else 0)
+    assert report.groups >= (1 if containment == "group" else 0)
     assert running(dead_word) == []
     assert len(running(living_word)) == 3
     assert len(running(own_word)) == 1

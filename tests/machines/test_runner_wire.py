@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from palmette.machines.backend import Place
 from palmette.machines.runner import wire
-from palmette.machines.session import Session, SessionEnded, Specification
+from palmette.machines.runner_records import Reply, Specification
+from palmette.machines.session import Session, SessionEnded
 
 FRAMES = st.lists(
     st.tuples(st.sampled_from(sorted(wire.FROM_RUNNER)), st.integers(0, 2**32 - 1), st.binary(max_size=200)),
@@ -120,7 +121,7 @@ def test_a_session_with_a_hostile_runner_ends_or_goes_on_and_never_breaks(
                 except SessionEnded:
                     continue
             for outcome in await asyncio.gather(*calls, return_exceptions=True):
-                assert isinstance(outcome, tuple | SessionEnded)
+                assert isinstance(outcome, Reply | SessionEnded)
             await session.close()
         assert kept <= sum(len(payload) + 10 for _, _, payload, _ in frames)
 

@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 from machines_support import running, tagged, until
 from ssh_support import Stopwatch, directories, nothing_left, own_connections, started
@@ -214,7 +215,9 @@ async def test_what_a_dead_controller_left_is_reaped_and_the_living_are_not(ssh_
     with leftover(name) as stray:
         await machine.start()
         report = await reap(ssh_server.image(), owner=OWN)
-        assert report == ReapReport(directories=(name,), processes=1, alive=1)
+        # The stray may have been taken by the reaper of another test, which runs at the same time.
+        assert msgspec.structs.replace(report, processes=1) == ReapReport(directories=(name,), processes=1, alive=1)
+        assert report.processes <= 1
         assert stray.wait(10) == -signal.SIGKILL
         assert (await machine.exec("echo alive")).stdout == b"alive\n"
         assert await reap(ssh_server.image(), owner="somebody-else") == ReapReport()

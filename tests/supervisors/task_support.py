@@ -51,7 +51,7 @@ async def tidy(log: list[str], seconds: float) -> None:
         log.append("tidy")
 
 
-async def here(tasks: Ref[TaskSupervisor]) -> list[str]:
+async def present(tasks: Ref[TaskSupervisor]) -> list[str]:
     """The names of the tasks."""
     await turns(50)
     return [info.name for info in await tasks.call(TaskSupervisor.which_children)]

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 from support.probes import Boom, Probe, actor_of, ended
-from support.worlds import everywhere, turns
-from task_support import double, for_ever, here, nolink, tasks_running, tidy
+from support.worlds import everywhere, now, took, turns
+from task_support import double, for_ever, nolink, present, tasks_running, tidy
 
 from palmette.actors import (
     ActorDied,
@@ -22,33 +22,30 @@ from palmette.supervisors import BadSpec, Exited, Task, TaskSupervisor, TooManyC
 
 
 @pytest.mark.parametrize("how", ["normal", "crash", "kill"])
-def test_the_tasks_of_an_actor_end_with_it(how: str) -> None:
-    @everywhere
-    async def check() -> None:
-        async with tasks_running(max_restarts=0) as (system, tasks):
-            owner, log = system.whereis("owner", Probe), list[str]()
-            mine = [await owner.call(Probe.go, lambda _: nolink(tasks, tidy, log, 3.0)) for _ in range(3)]
-            other = await nolink(tasks, for_ever)
-            await turns()
-            end = asyncio.create_task(ended(owner))
-            await turns()
-            match how:
-                case "normal":
-                    owner.cast(Probe.do, lambda actor: actor.stop())
-                case "crash":
-                    owner.cast(Probe.fail)
-                case _:
-                    owner.kill()
-            await end
-            begun = system.loop.time()
-            answers = await Task.yield_many(mine)
-            assert [answer for _, answer in answers] == 3 * [Exited(Shutdown())]
-            assert system.loop.time() - begun == 3.0  # all at the same time
-            assert log == 3 * ["begun"] + 3 * ["tidy"]
-            assert await here(tasks) == ["for_ever-4"]
-            assert other.answer() is None
-
-    check()
+@everywhere
+async def test_the_tasks_of_an_actor_end_with_it(how: str) -> None:
+    async with tasks_running(max_restarts=0) as (system, tasks):
+        owner, log = system.whereis("owner", Probe), list[str]()
+        mine = [await owner.call(Probe.go, lambda _: nolink(tasks, tidy, log, 3.0)) for _ in range(3)]
+        other = await nolink(tasks, for_ever)
+        await turns()
+        end = asyncio.create_task(ended(owner))
+        await turns()
+        match how:
+            case "normal":
+                owner.cast(Probe.do, lambda actor: actor.stop())
+            case "crash":
+                owner.cast(Probe.fail)
+            case _:
+                owner.kill()
+        await end
+        begun = now()
+        answers = await Task.yield_many(mine)
+        assert [answer for _, answer in answers] == 3 * [Exited(Shutdown())]
+        assert took(3, since=begun)  # all at the same time
+        assert log == 3 * ["begun"] + 3 * ["tidy"]
+        assert await present(tasks) == ["for_ever-4"]
+        assert other.answer() is None
 
 
 @everywhere
@@ -59,9 +56,9 @@ async def test_the_supervisor_answers_while_tasks_of_a_dead_owner_clean_up() -> 
         await turns()
         owner.kill()
         await turns(50)
-        begun = system.loop.time()
+        begun = now()
         assert await (await nolink(tasks, double, 1)).result() == 2
-        assert system.loop.time() - begun == 1.0
+        assert took(1, since=begun)
         await asyncio.sleep(10)
         assert log == ["begun", "tidy"]
 
@@ -79,11 +76,11 @@ async def test_an_owner_outside_of_actors_is_the_asyncio_task_that_asked() -> No
 
         asking = asyncio.create_task(owner())
         await asyncio.sleep(5)
-        assert len(await here(tasks)) == 3
+        assert len(await present(tasks)) == 3
         asking.cancel()
         await asyncio.wait([asking])
         assert [answer for _, answer in await Task.yield_many(found)] == 2 * [Exited(Shutdown())]
-        assert await here(tasks) == []
+        assert await present(tasks) == []
 
 
 @everywhere
@@ -107,7 +104,7 @@ async def test_a_task_whose_caller_has_gone_before_it_was_started_is_not_started
         await turns()
         waiting.cancel()
         tasks.resume()
-        assert await here(tasks) == []
+        assert await present(tasks) == []
 
 
 @everywhere
@@ -119,9 +116,9 @@ async def test_a_task_may_have_tasks() -> None:
 
         task = await nolink(tasks, outer)
         await turns(50)
-        assert len(await here(tasks)) == 2
+        assert len(await present(tasks)) == 2
         await task.shutdown()
-        assert await here(tasks) == []
+        assert await present(tasks) == []
 
 
 # --- the supervisor --------------------------------------------------------------------------------------------------
@@ -164,12 +161,12 @@ async def test_max_children_is_a_bound_that_an_end_makes_room_in() -> None:
 @everywhere
 async def test_the_supervisors_stop_gives_all_tasks_their_time_at_once() -> None:
     log: list[str] = []
-    async with tasks_running() as (system, tasks):
+    async with tasks_running() as (_, tasks):
         some = [await nolink(tasks, tidy, log, 3.0) for _ in range(4)]
         late = await nolink(tasks, tidy, log, 100.0, shutdown=4.0)
         await turns()
-        begun = system.loop.time()
-    assert 4.0 <= system.loop.time() - begun < 5.0
+        begun = now()
+    assert 4.0 <= now() - begun < 5.0
     assert log == 5 * ["begun"] + 4 * ["tidy"]
     assert [answer for _, answer in await Task.yield_many(some)] == 4 * [Exited(Shutdown())]
     assert isinstance(late.answer(), Exited)
@@ -207,7 +204,7 @@ async def test_fire_and_forget_has_no_owner_and_restarts_if_told_to() -> None:
 
         assert await owner.call(Probe.go, order) == "/tasks/for_ever-3"
         owner.kill()
-        assert await here(tasks) == ["for_ever-3"]
+        assert await present(tasks) == ["for_ever-3"]
         assert sorted(begun) == ["once", "thrice", "thrice", "thrice"]
 
 

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import aclosing
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.probes import Boom, Probe
-from support.worlds import everywhere, turns
-from task_support import here, tasks_running
+from support.worlds import here, turns
+from task_support import present, tasks_running
 
 from palmette.actors import ActorDied, DeadlineExceeded, Ref, System
 from palmette.supervisors import Exited, Ok, TaskSupervisor
@@ -116,8 +117,10 @@ strikes = st.lists(
 )
 
 
+@pytest.mark.worlds("simulated", why="takes minutes for each of hundreds of examples", drawn=True)
 @settings(max_examples=250)
 @given(
+    seed=st.integers(0, 1_000_000),
     scenario=st.builds(
         Scenario,
         items=items,
@@ -127,12 +130,12 @@ strikes = st.lists(
         pause=st.sampled_from([0.0, 0.0, 1.0, 5.0]),
         leave_after=st.none() | st.integers(1, 6),
         strikes=strikes.map(lambda drawn: tuple(sorted(drawn))),
-    )
+    ),
 )
-def test_a_stream_keeps_its_promises(scenario: Scenario) -> None:
+def test_a_stream_keeps_its_promises(seed: int, scenario: Scenario) -> None:
     watch = Watch(scenario)
 
-    @everywhere
+    @here(seed=seed)
     async def check() -> None:
         async with tasks_running() as (system, tasks):
             owner = system.whereis("owner", Probe)
@@ -144,7 +147,7 @@ def test_a_stream_keeps_its_promises(scenario: Scenario) -> None:
                 await strike(system, tasks, what)
             await asyncio.sleep(len(scenario.items) * (TIMEOUT + scenario.pause + GRACE) + GRACE)
             await system.wait_for("tasks", TaskSupervisor)
-            assert await here(tasks) == []
+            assert await present(tasks) == []
             assert watch.running == 0
             assert owner.is_alive() != any(what == "owner" for _, what in scenario.strikes)
 

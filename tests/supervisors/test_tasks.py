@@ -7,8 +7,8 @@ from contextlib import suppress
 
 import pytest
 from support.probes import Boom
-from support.worlds import everywhere, turns
-from task_support import double, fail, for_ever, here, nolink, tasks_running, tidy
+from support.worlds import everywhere, now, took, turns
+from task_support import double, fail, for_ever, nolink, present, tasks_running, tidy
 
 from palmette.actors import (
     ActorDied,
@@ -32,7 +32,7 @@ async def test_a_task_gives_its_result_and_is_gone() -> None:
         assert task.answer() is None
         assert await task.result() == 42
         assert await task.yield_() == task.answer() == Ok(42)
-        assert await here(tasks) == []
+        assert await present(tasks) == []
         assert system.why(task.path)[-1].reason == Normal()
 
 
@@ -67,11 +67,11 @@ async def test_a_task_that_is_not_done_in_time_runs_on() -> None:
 
 @everywhere
 async def test_several_tasks_have_one_timeout_together() -> None:
-    async with tasks_running() as (system, tasks):
-        begun = system.loop.time()
+    async with tasks_running() as (_, tasks):
+        begun = now()
         some = [await nolink(tasks, for_ever), await nolink(tasks, double, 2), await nolink(tasks, fail)]
         answers = await Task.yield_many(some, 3.0)
-        assert system.loop.time() - begun == 3.0
+        assert took(3, since=begun)
         assert [task for task, _ in answers] == some
         assert answers[0][1] is None
         assert answers[1][1] == Ok(4)
@@ -123,19 +123,19 @@ async def test_shutdown_lets_a_task_clean_up_in_its_time() -> None:
         assert log == ["begun", "tidy"]
         assert task.answer() == Exited(Shutdown("its owner shut it down"))
         assert system.statistics().zombies == 0
-        assert await here(tasks) == []
+        assert await present(tasks) == []
 
 
 @everywhere
 async def test_shutdown_kills_what_takes_too_long() -> None:
-    async with tasks_running() as (system, tasks):
+    async with tasks_running() as (_, tasks):
         log: list[str] = []
         slow = await nolink(tasks, tidy, log, 2.5)
         brutal = await nolink(tasks, for_ever)
         await turns()
-        begun = system.loop.time()
+        begun = now()
         assert await slow.shutdown(2.0) is None
-        assert system.loop.time() - begun == 2.0
+        assert took(2, since=begun)
         assert isinstance(slow.answer(), Exited)
         assert await brutal.shutdown("brutal") is None
         assert brutal.answer() == Exited(Killed("its owner shut it down"))
@@ -186,9 +186,9 @@ async def test_a_task_that_swallows_its_cancellation_is_a_zombie_and_holds_nobod
     async with tasks_running() as (system, tasks):
         task = await nolink(tasks, undead)
         await turns()
-        begun = system.loop.time()
+        begun = now()
         assert await task.shutdown(2.0) is None
-        assert system.loop.time() - begun < 10.0
+        assert now() - begun < 10.0
         assert system.statistics().zombies == 1
         assert task.answer() is None
         release.set()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import aclosing
 
 import pytest
-from task_support import here, tasks_running
+from task_support import present, tasks_running
 
 from palmette.actors import simulation
 from palmette.actors.simulation import RandomFaults
@@ -41,7 +41,7 @@ async def leaving() -> list[Ok[int] | Exited]:
                 found.append(answer)
                 if len(found) == 3:
                     break
-        assert await here(tasks) == []
+        assert await present(tasks) == []
     return found
 
 

@@ -63,11 +63,11 @@ class CommandLine:
         """What the command started last printed: standard output, standard error."""
         return (self.folder / "out").read_text(), (self.folder / "err").read_text()
 
-    def run(self, *arguments: str, code: int = 0) -> tuple[str, str]:
-        """Run to the end, which must come with ``code``; standard output and error."""
+    def run(self, *arguments: str, code: int = 0, seconds: float = DEADLINE) -> tuple[str, str]:
+        """Run to the end, which must come with ``code`` and within ``seconds``; standard output and error."""
         process = self.start(*arguments)
         try:
-            found = process.wait(DEADLINE)
+            found = process.wait(seconds)
         finally:
             end(process)
         out, err = self.output()

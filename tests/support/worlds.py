@@ -13,7 +13,8 @@ Seconds of a test are short in real time, by the loop's own clock (``support.sho
 
 A test that makes sense in one world only says why: ``@simulated(why="compares instants")``. Tests drawn by hypothesis
 wrap an inner function in :func:`here`, and have their worlds from ``@pytest.mark.worlds("real", "simulated")``; with
-``drawn=True`` they draw the seed, too, and need one simulated world only.
+``drawn=True`` they draw the seed, too, and need one simulated world only. What starts processes is no function of a
+world but of this machine: a plain ``async def`` on pytest's own loop, ``@pytest.mark.worlds("real", why=...)``.
 
 ``PALMETTE_SEEDS=50`` runs all that is simulated under 50 seeds, ``--palmette-seed 17`` under the one seed 17;
 ``PALMETTE_LOOP=asyncio`` takes asyncio's own loop for the real one.

@@ -36,6 +36,7 @@ async def square(number: int) -> int:
     return number * number
 
 
+@pytest.mark.worlds("real", why="another process is not simulated, nor are its seconds short")
 async def test_a_whole_subtree_of_them_runs_in_another_process() -> None:
     tree = Supervisor.spec(
         name="far",
