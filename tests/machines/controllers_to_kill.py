@@ -22,7 +22,7 @@ from palmette.machines.identity import MachineId
 
 LEASE = 2
 """Seconds, where a backend has leases."""
-LIVES = {"local": 0.3, "local+bwrap": 0.6, "ssh": 1.0, "e2b": 1.0, "docker": 2.0}
+LIVES = {"local": 0.4, "local+bwrap": 0.8, "ssh": 1.5, "e2b": 1.5, "docker": 3.0}
 """Seconds that a controller lives at most: about what two machines take."""
 
 
