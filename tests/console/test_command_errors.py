@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,12 +128,22 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(command_line: CommandLine, s
     assert found["outcomes"]["scored"] == found["requested"] == 400
 
 
+# The command, with a journal's twenty seconds of patience made two.
+IMPATIENT = """
+import msgspec
+from palmette.benchmarks import run
+from palmette.console.cli import main
+run.PATIENT = msgspec.structs.replace(run.PATIENT, give_up_after=2.0)
+main()
+"""
+
+
 def test_a_file_that_may_not_grow_ends_the_run_and_loses_nothing(command_line: CommandLine) -> None:
     command_line.run(*TRAIL)  # the tables are there; what comes now makes the file grow
     limit = command_line.journal.stat().st_size // 1024 + 60
     process = subprocess.run(
-        ["bash", "-c", f'ulimit -f {limit}; exec "$@"', "-", *command_line.words, "run", "trail", "--agent",
-         "reference", "--limit", "400"],
+        ["bash", "-c", f'ulimit -f {limit}; exec "$@"', "-", sys.executable, "-c", IMPATIENT, "run", "trail",
+         "--agent", "reference", "--limit", "150"],
         cwd=command_line.folder, env=command_line.environment, capture_output=True, text=True, timeout=60,
         check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
@@ -142,7 +153,7 @@ def test_a_file_that_may_not_grow_ends_the_run_and_loses_nothing(command_line: C
     run, ended = str(command_line.run_id()), command_line.ended()
     assert ended > 2
     found = command_line.json("resume", run)
-    assert found["outcomes"]["scored"] == found["requested"] == 400
+    assert found["outcomes"]["scored"] == found["requested"] == 150
 
 
 def test_an_endpoint_that_says_no_stops_the_run(command_line: CommandLine) -> None:
