@@ -166,10 +166,10 @@ async def test_a_task_that_starts_another_to_clean_up_leaves_none_behind() -> No
             try:
                 await asyncio.Event().wait()
             finally:
-                await asyncio.sleep(0)
+                await turns()  # its actor waits for it by now, and has cancelled all that there was
                 actor.start_task(actor.tidy())
                 actor.send_after(1, "never")
-                await turns()  # it has begun, and so has something to clean up itself
+                await turns()  # that one has begun, and has something to clean up itself
 
         actor.start_task(first())
         await turns()
