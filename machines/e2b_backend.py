@@ -150,10 +150,10 @@ class E2bBackend(Backend):
 
     async def stop(self) -> None:
         """Kill the sandbox. Channels end, and nothing of them is left in this process."""
-        if self._pulsing is not None:
-            self._pulsing.cancel()
-            await asyncio.wait([self._pulsing])
-            self._pulsing = None
+        pulsing, self._pulsing = self._pulsing, None
+        if pulsing is not None:
+            pulsing.cancel()
+            await asyncio.wait([pulsing])
         for channel in self._channels:
             await channel.close()
         try:
@@ -243,7 +243,8 @@ class E2bBackend(Backend):
     async def _feel_pulse(self, sandbox: AsyncSandbox) -> None:
         loop = asyncio.get_running_loop()
         last = loop.time()
-        while True:
+        # Not for ever, until it is cancelled: now and then the SDK makes an error of its own of a cancellation.
+        while self._pulsing is asyncio.current_task():
             waiting = [one for one in self._channels if not one.ended]
             last = max(last, *(one.heard_at for one in waiting), 0.0)
             if (rest := last + self._pulse - loop.time()) > 0:
