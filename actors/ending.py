@@ -38,8 +38,8 @@ async def terminate(cell: Cell, reason: Reason, *, announce: bool) -> None:
         cell.expect_end()
         await settle(tasks)
     failure = cell.failed_beside()
-    if failure is not None:
-        reason = _added(reason, failure, "a task of its own")
+    if failure is not None and is_graceful(reason):
+        reason = failure  # not beside a crash: what failed together with it has nothing to add
     cell.code_has_ended()
     await end_children(cell)
     finalize(cell, cell.kill_reason or reason, announce=announce)
@@ -65,7 +65,7 @@ async def _run_hook(cell: Cell, actor: Actor, reason: Reason) -> Reason:
     if actor.waits_in_place:
         step = context.run(first_step, work)
         if isinstance(step, Done):
-            return reason if step.value is None else _added(reason, step.value, "stopping()")
+            return reason if step.value is None else _added(reason, step.value)
         work = step
     hook = cell.system.loop.create_task(work, context=context)
     cell.hook = hook
@@ -81,13 +81,13 @@ async def _run_hook(cell: Cell, actor: Actor, reason: Reason) -> Reason:
         failure: Reason | None = Killed(f"its stopping() took longer than {cell.stop_timeout:g} s")
     else:
         failure = Killed("its stopping() was cancelled") if hook.cancelled() else hook.result()
-    return reason if failure is None else _added(reason, failure, "stopping()")
+    return reason if failure is None else _added(reason, failure)
 
 
-def _added(reason: Reason, failure: Reason, what: str) -> Reason:
-    """The reason of an end in which something failed, too."""
+def _added(reason: Reason, failure: Reason) -> Reason:
+    """The reason of an end whose hook failed, too."""
     if isinstance(reason, Crashed):
-        return msgspec.structs.replace(reason, text=f"{reason.text} (then {what} failed: {describe(failure)})")
+        return msgspec.structs.replace(reason, text=f"{reason.text} (then stopping() failed: {describe(failure)})")
     return failure if is_graceful(reason) else reason
 
 

@@ -298,8 +298,7 @@ class MachineActor(Actor):
 
     async def _forked(self, machine: int) -> int:
         twin = await self._machine(machine).fork()
-        number = next(self._numbers)
-        self._machines[number] = twin
+        self._machines[number := next(self._numbers)] = twin
         return number
 
     def _with_ticket(self, work: Coroutine[object, object, T], ticket: str) -> Coroutine[object, object, T]:
@@ -321,8 +320,8 @@ class MachineActor(Actor):
             self._given_up.discard(ticket)
             del self._under_way[ticket]
 
+    # Here and not in the endpoint: that a fork is gone is its caller's mistake, and none of the actor's.
     async def _on(self, number: int, use: Callable[[Machine], Coroutine[object, object, T]]) -> T:
-        # Here and not in the endpoint: that a fork is gone is its caller's mistake, and none of the actor's.
         return await use(self._machine(number))
 
     async def _with(self, number: int, use: Callable[[Process], Coroutine[object, object, T]]) -> T:

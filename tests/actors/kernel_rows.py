@@ -99,6 +99,7 @@ KERNEL: dict[str, tuple[str, ...]] = {
         "kill_interrupts_the_handler_and_skips_the_hook",
         "a_kill_before_the_first_step_of_a_task_is_not_lost",
         "a_kill_during_the_hook_interrupts_it",
+        "a_termination_that_takes_too_long_becomes_a_kill",
         "terminate_says_where_a_zombie_stays_behind",
     ),
     "what ends programs elsewhere ends one actor": (

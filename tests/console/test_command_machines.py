@@ -22,6 +22,8 @@ from palmette.machines.docker_reaper import MACHINE_LABEL
 
 # pyright: reportUnknownMemberType=false
 
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
+
 DATA = Path(os.environ.get("PALMETTE_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")) / "humaneval"
 TASKS = int(os.environ.get("PALMETTE_HUMANEVAL", "6"))
 
