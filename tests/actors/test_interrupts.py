@@ -94,17 +94,18 @@ async def test_whatever_code_is_left_by_it_ends_its_actor_and_nobody_else(
 
 
 class Tidy(Probe):
-    """Cleans up after itself, which takes two seconds."""
+    """Cleans up after itself, which takes two seconds, or more."""
 
-    def __init__(self, log: list[str]) -> None:
+    def __init__(self, log: list[str], seconds: float = 2.0) -> None:
         super().__init__()
         self.log = log
+        self.seconds = seconds
 
     async def tidy(self) -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            await asyncio.sleep(2)
+            await asyncio.sleep(self.seconds)
             self.log.append("tidied")
 
     @endpoint
@@ -165,10 +166,10 @@ async def test_a_task_that_starts_another_to_clean_up_leaves_none_behind() -> No
             try:
                 await asyncio.Event().wait()
             finally:
-                await asyncio.sleep(0)
+                await turns()  # its actor waits for it by now, and has cancelled all that there was
                 actor.start_task(actor.tidy())
                 actor.send_after(1, "never")
-                await asyncio.sleep(0)
+                await turns()  # that one has begun, and has something to clean up itself
 
         actor.start_task(first())
         await turns()
@@ -187,13 +188,13 @@ async def test_a_hook_that_cleans_up_after_a_kill_is_not_cancelled_again_at_its_
         async def stopping(self, reason: Reason) -> None:
             await self.tidy()
 
-    async with running(worker(Slow, log, shutdown=3)) as system:
-        system.kill_grace = 10
+    async with running(worker(Slow, log, 20.0, shutdown=30)) as system:
+        system.kill_grace = 100
         ref = system.whereis("it", Slow)
-        stop = asyncio.create_task(ref.stop())
-        await asyncio.sleep(2)
+        stop = asyncio.create_task(ref.stop(timeout=1000))
+        await asyncio.sleep(20)
         ref.kill("hurry")
         with pytest.raises(ActorDied, match="hurry"):
             await stop
         assert log == ["tidied"]
-        assert took(4)
+        assert took(40)
