@@ -17,7 +17,21 @@ from pathlib import Path
 
 import msgspec
 
-from tests.bench import calls, episodes, memory, messages, processes, report, restarts, spawning, wide
+from tests.bench import (
+    calls,
+    episodes,
+    machines_docker,
+    machines_e2b,
+    machines_local,
+    machines_ssh,
+    memory,
+    messages,
+    processes,
+    report,
+    restarts,
+    spawning,
+    wide,
+)
 from tests.bench.measure import Line, LoopName, Settings, run
 
 ROWS: dict[str, Callable[[Settings], Awaitable[list[Line]]]] = {
@@ -29,8 +43,12 @@ ROWS: dict[str, Callable[[Settings], Awaitable[list[Line]]]] = {
     "processes": processes.measure,
     "wide": wide.measure,
     "episodes": episodes.measure,
+    "local": machines_local.measure,
+    "docker": machines_docker.measure,
+    "ssh": machines_ssh.measure,
+    "e2b": machines_e2b.measure,
 }
-ON_ONE_LOOP = ("memory", "processes")
+ON_ONE_LOOP = ("memory", "processes", "local", "docker", "ssh", "e2b")
 """Rows that the kind of loop does not matter for."""
 ROW_SECONDS = 600.0
 
