@@ -58,9 +58,10 @@ test: $(VENV)/.installed ## every test, in as many processes as there are cores;
 	$(call debian,$(DEBIAN_PACKAGES))
 	@$(PY) -m pytest -q -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
-test-long: $(VENV)/.installed ## our supervisors against Erlang's, over ten times as many schedules
+test-long: $(VENV)/.installed ## 20,000 schedules against Erlang's, 200 killed controllers, humaneval on every machine
 	$(call debian,$(DEBIAN_PACKAGES))
-	@PALMETTE_SCHEDULES=$${PALMETTE_SCHEDULES:-20000} $(PY) -m pytest -q tests/differential
+	@PALMETTE_SCHEDULES=$${PALMETTE_SCHEDULES:-20000} PALMETTE_KILLS=200 PALMETTE_HUMANEVAL=164 $(PY) -m pytest -q \
+		--timeout 1200 tests/differential tests/machines/test_killed_controllers.py tests/console/test_command_machines.py
 
 check: $(VENV)/.installed ## style, types and the direction of imports
 	$(call debian,$(DEBIAN_CHECK_PACKAGES))
