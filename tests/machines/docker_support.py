@@ -42,7 +42,7 @@ def containers(daemon: DockerDaemon) -> list[str]:
     """Names of all of ours that the daemon has, in whatever state."""
     with looking(daemon) as client:
         found = client.containers(all=True, filters={"label": MACHINE_LABEL})
-        return sorted(str(one["Names"][0]).lstrip("/") for one in found)
+        return sorted(str(one["Names"][0]).lstrip("/") for one in found if one["Names"])
 
 
 def images(daemon: DockerDaemon) -> list[str]:

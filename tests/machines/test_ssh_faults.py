@@ -289,7 +289,10 @@ def leftover(name: str) -> Generator[subprocess.Popen[bytes]]:
 
 
 def runs_python(pid: int) -> bool:
-    return b"python3" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    try:
+        return b"python3" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+        return False
 
 
 def drop_everything(descriptor: int) -> None:
