@@ -15,7 +15,10 @@ CASES: list[tuple[str, LoopName]] = [(row, loop) for row in ROWS for loop in loo
 
 
 @pytest.mark.parametrize(("row", "loop"), CASES)
-def test_every_row_compares_us_with_a_reference_and_names_a_bar(row: str, loop: LoopName) -> None:
+def test_every_row_compares_us_with_a_reference_and_names_a_bar(
+    row: str, loop: LoopName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PALMETTE_MACHINES", str(tmp_path / "machines"))
     lines = measure(row, Settings(small=True, loop=loop))
     if not lines and row in ("docker", "ssh"):
         pytest.skip(f"there is no {row} to measure on this machine")

@@ -98,7 +98,8 @@ async def test_a_command_that_kills_all_it_can_is_told_so_and_the_machine_goes_o
         assert (await machine.exec("echo well")).text == "well\n"
     except MachineLost as lost:
         # Once, on a busy machine, the container had stopped by then: a machine that is lost says so, and why.
-        assert lost.evidence is not None
+        if lost.evidence is None:
+            raise
 
 
 async def test_a_timeout_leaves_nothing_of_the_command(machine: Machine) -> None:
