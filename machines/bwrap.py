@@ -153,7 +153,8 @@ class BwrapBackend(Backend):
                 "(apt-get install bubblewrap util-linux)"
             )
         with _boundary("start"):
-            await asyncio.to_thread(self._lay_out)
+            # To its end, also where the caller gives up: what is still being made cannot be removed.
+            await uninterrupted(self._lay_out)
             try:
                 async with asyncio.timeout(START_SECONDS):
                     await self._hold()
@@ -271,7 +272,7 @@ class BwrapBackend(Backend):
     async def snapshot(self, name: str) -> str:
         target = snapshots_directory() / name
         with _boundary("snapshot"):
-            await asyncio.to_thread(self._keep, target)
+            await uninterrupted(lambda: self._keep(target))
         network = "&network=host" if self._network == "host" else ""
         return f"local+bwrap:snapshot={name}{network}"
 
