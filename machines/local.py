@@ -11,11 +11,9 @@ The cheapest machine (a command costs 1 to 3 ms, a machine with ten files under 
 **What it holds.** Everything a command started is dead when :meth:`LocalMachine.exec` returns, however it returns.
 ``put``, ``get`` and ``list`` cannot be led out of the scratch directory. The environment is built from an allow-list.
 
-**What it does not hold.** Commands run as this user on this host: they can read and write whatever this user can, by
-absolute paths. In particular a process may read ``/proc/<pid>/environ`` of every process of the same user, so that an
-API key given to the controller *through its environment* is readable from inside (and taking it out of ``os.environ``
-does not remove it there). Keep keys in files with tight permissions read by another user, run the controller as
-another user than its commands, or take a backend with a pid namespace (a container) for commands you do not trust.
+**What it does not hold.** Commands run as this user on this host, and can read and write whatever this user can. What
+``/proc`` shows of the controller's own environment is overwritten when the first machine starts, its memory and other
+programs' secrets are not. For commands you do not trust take a backend with walls.
 
 **If the controller is killed** (``kill -9``) its commands run on until :func:`palmette.machines.reaper.reap` is called:
 call it when a program starts, in a thread. ``PR_SET_PDEATHSIG`` would cost another exec per command (0.7 ms,
@@ -55,6 +53,7 @@ from palmette.machines.local_process import Conversation, LocalProcess
 from palmette.machines.local_space import Space
 from palmette.machines.process import Execution
 from palmette.machines.scratch import parent_directory
+from palmette.machines.secrets import hide_environment
 from palmette.machines.shelter import sheltered
 from palmette.machines.snapshots import MAX_BYTES, demand, read_snapshot, write_snapshot
 from palmette.machines.tree import EXEC_TAG, KILL_DEADLINE, MACHINE_TAG, Tree, group_known, open_tree, writable_group
@@ -126,6 +125,7 @@ class LocalMachine(AbstractAsyncContextManager["LocalMachine"]):
         """
         if self._state != "new":
             raise MachineError(f"machine {self._id} was started before; make another one")
+        hide_environment()
         with boundary("start", alive=lambda: True):
             self._state = "running"
             self._space.make()
