@@ -66,9 +66,10 @@ def payload() -> bytes:
 
 def program(names: Sequence[str], entry: str) -> bytes:
     """What :func:`loader` reads: modules below ``palmette.machines``; ``main()`` of ``entry`` is run."""
-    sources: dict[str, str | None] = dict.fromkeys(("palmette", "palmette.machines", "palmette.machines.runner"))
+    sources: dict[str, str | None] = dict.fromkeys(("palmette", "palmette.machines"))
     for name in names:
         package, _, file = f"palmette.machines.{name}".rpartition(".")
+        sources.setdefault(package)
         sources[f"{package}.{file}"] = (files(package) / f"{file}.py").read_text("utf-8")
     return json.dumps([f"ENTRY = 'palmette.machines.{entry}'\n{_FIRST}", sources]).encode("ascii")
 

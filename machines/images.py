@@ -156,7 +156,7 @@ def _module(module: str, extra: str | None) -> Callable[[str, str], Machine]:
 
 
 _MODULES: dict[str, tuple[str, str | None]] = {
-    "local+bwrap": ("bwrap", None),
+    "local+bwrap": ("local.bwrap", None),
     "docker": ("docker", "docker"),
     "ssh": ("ssh", "ssh"),
     "e2b": ("e2b", "e2b"),

@@ -101,7 +101,7 @@ async def _reap(image: str, owner: str | None, snapshots: bool) -> Reaped:
         case name if name in LOCAL:
             return _local(await asyncio.to_thread(reap_local, owner=owner))
         case "docker":
-            from palmette.machines.docker_reaper import reap as reap_docker
+            from palmette.machines.docker.reaper import reap as reap_docker
 
             docker = await reap_docker(owner=owner, snapshots=snapshots)
             return Reaped(

@@ -7,7 +7,7 @@ has :data:`GRACE` to finish, and is killed.
 One coroutine does everything: the loop's callbacks only note which descriptor is ready. So an exception from
 ``on_output``, a cancellation and a deadline all arrive at the same place, and the same burial follows each:
 process group killed, first process reaped, tree killed, pipes drained and closed. A process that its caller talks
-with (:mod:`palmette.machines.local_process`) is the same, with other ends to its pipes.
+with (:mod:`palmette.machines.local.process`) is the same, with other ends to its pipes.
 
 Starting a process blocks the loop for about half a millisecond (``vfork``, under the interpreter lock: a thread
 would not help). Everything after that which may wait is done in a thread.

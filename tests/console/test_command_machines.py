@@ -18,7 +18,7 @@ from support.docker_daemon import IMAGE, DockerDaemon
 from support.places import Place
 from support.places import place as place
 
-from palmette.machines.docker_reaper import MACHINE_LABEL
+from palmette.machines.docker.reaper import MACHINE_LABEL
 
 # pyright: reportUnknownMemberType=false
 

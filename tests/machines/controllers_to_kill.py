@@ -32,7 +32,7 @@ def maker(kind: str, image: str) -> Callable[[], Machine]:
         case "docker":
             import_module("docker")  # here, and not in each of the forks
             from palmette.machines.docker import DockerBackend
-            from palmette.machines.docker_options import DockerOptions
+            from palmette.machines.docker.options import DockerOptions
 
             options = DockerOptions.parse(image.removeprefix("docker:"))
 

@@ -16,9 +16,9 @@ import pytest
 from support.docker_daemon import IMAGE, DockerDaemon
 
 from palmette.machines.docker import DockerBackend
-from palmette.machines.docker_channel import DockerChannel
-from palmette.machines.docker_options import DockerOptions
-from palmette.machines.docker_reaper import MACHINE_LABEL
+from palmette.machines.docker.channel import DockerChannel
+from palmette.machines.docker.options import DockerOptions
+from palmette.machines.docker.reaper import MACHINE_LABEL
 from palmette.machines.identity import MachineId
 
 if TYPE_CHECKING:

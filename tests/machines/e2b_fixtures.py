@@ -16,7 +16,7 @@ import pytest
 from support.e2b_stand_in import Connection, StandIn
 
 from palmette.machines.e2b import E2bAccount, E2bBackend
-from palmette.machines.e2b_channel import E2bChannel
+from palmette.machines.e2b.channel import E2bChannel
 from palmette.machines.errors import MachineError
 from palmette.machines.identity import MachineId
 

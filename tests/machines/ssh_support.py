@@ -15,7 +15,7 @@ from support.ssh_server import SshServer
 from palmette.machines.evidence import Evidence
 from palmette.machines.identity import MachineId
 from palmette.machines.ssh import SshBackend
-from palmette.machines.ssh_address import parse_image
+from palmette.machines.ssh.address import parse_image
 
 WITHIN = 5.0
 """Seconds within which everybody must know that a machine is lost."""

@@ -12,8 +12,10 @@ from docker import APIClient
 from docker_support import Make, backends, containers, printed, waiter
 from support.docker_daemon import IMAGE, DockerDaemon, running_daemon
 
-from palmette.machines import StreamName, connection, docker, docker_calls, machine_for
-from palmette.machines.docker_reaper import delete_snapshot
+from palmette.machines import StreamName, connection, machine_for
+from palmette.machines.docker import backend as docker
+from palmette.machines.docker import calls as docker_calls
+from palmette.machines.docker.reaper import delete_snapshot
 from palmette.machines.errors import MachineError, MachineLost
 from palmette.machines.evidence import Cause, Evidence
 

@@ -26,7 +26,7 @@ from machines_support import until
 from support.docker_daemon import DockerDaemon
 
 from palmette.machines.docker import DockerBackend
-from palmette.machines.docker_reaper import delete_snapshot
+from palmette.machines.docker.reaper import delete_snapshot
 from palmette.machines.errors import MachineLost
 from palmette.machines.evidence import Evidence
 

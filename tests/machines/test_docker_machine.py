@@ -11,7 +11,7 @@ from docker_support import containers, images, looking
 from support.docker_daemon import IMAGE, DockerDaemon
 
 from palmette.machines import Machine, StreamName, machine_for
-from palmette.machines.docker_reaper import delete_snapshot
+from palmette.machines.docker.reaper import delete_snapshot
 from palmette.machines.errors import ImageUnusable, MachineLost
 
 # pyright: reportUnknownMemberType=false

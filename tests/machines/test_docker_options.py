@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palmette.machines import docker_options
-from palmette.machines.docker_options import DockerOptions
+from palmette.machines.docker import options as docker_options
+from palmette.machines.docker.options import DockerOptions
 from palmette.machines.errors import UnknownImage
 
 _names = st.from_regex(r"[a-z][a-z0-9._/-]{0,20}(:[a-z0-9._-]{1,10})?", fullmatch=True)

@@ -10,8 +10,8 @@ import pytest
 from docker_support import Make, backends, containers, images, killed_controller, looking, new_id
 from support.docker_daemon import IMAGE, DockerDaemon
 
-from palmette.machines import docker_reaper
-from palmette.machines.docker_reaper import KIND_LABEL, LEASE_LABEL, MACHINE_LABEL, delete_snapshot, reap
+from palmette.machines.docker import reaper as docker_reaper
+from palmette.machines.docker.reaper import KIND_LABEL, LEASE_LABEL, MACHINE_LABEL, delete_snapshot, reap
 from palmette.machines.identity import MachineId
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from palmette.machines.docker_calls import Daemon, refusal, sorted_errors
-from palmette.machines.docker_evidence import Event, State, cause_of
-from palmette.machines.docker_keeper import EXPIRED
+from palmette.machines.docker.calls import Daemon, refusal, sorted_errors
+from palmette.machines.docker.evidence import Event, State, cause_of
+from palmette.machines.docker.keeper import EXPIRED
 from palmette.machines.errors import ImageUnusable, MachineError, MachineLost, SnapshotNotPossible
 from palmette.machines.evidence import Cause
 

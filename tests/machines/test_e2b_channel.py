@@ -16,8 +16,8 @@ from machines_support import until
 from support.e2b_stand_in import Fault, StandIn
 
 from palmette.machines.e2b import E2bBackend
-from palmette.machines.e2b_channel import E2bChannel, end_copies
-from palmette.machines.e2b_relay import WINDOW
+from palmette.machines.e2b.channel import E2bChannel, end_copies
+from palmette.machines.e2b.relay import WINDOW
 
 
 async def test_ten_megabytes_of_every_byte_go_there_and_come_back_as_they_were(backend: E2bBackend) -> None:

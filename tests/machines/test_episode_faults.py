@@ -34,7 +34,8 @@ from palmette.agents.conversation import ToolSchema
 from palmette.agents.tools import Tool
 from palmette.benchmarks.journal.records import EpisodeKey
 from palmette.benchmarks.outcomes import AgentFailed, InfraFailed, Scored
-from palmette.machines import Machine, connection, docker_calls
+from palmette.machines import Machine, connection
+from palmette.machines.docker import calls as docker_calls
 from palmette.machines.evidence import Cause
 
 WITHIN = 5.0

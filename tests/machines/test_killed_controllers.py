@@ -25,7 +25,7 @@ from support.places import Place
 from support.places import place as place
 from support.ssh_server import SshServer
 
-from palmette.machines.docker_reaper import MACHINE_LABEL
+from palmette.machines.docker.reaper import MACHINE_LABEL
 from palmette.machines.leftovers import reap_backend
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from palmette.machines import FileTooLarge, LocalMachine, MachineLost, NotAFile, PathEscapes, local_space, paths
+from palmette.machines import FileTooLarge, LocalMachine, MachineLost, NotAFile, PathEscapes, paths
+from palmette.machines.local import space as local_space
 
 
 @pytest.fixture(params=["openat2", "walk"])

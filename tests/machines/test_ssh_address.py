@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palmette.machines.errors import ImageUnusable, UnknownImage
-from palmette.machines.ssh_address import Address, SshImage, Target, parse_image, resolve
+from palmette.machines.ssh.address import Address, SshImage, Target, parse_image, resolve
 
 names = st.text("abcdefgXYZ0123456789_.-", min_size=1).filter(lambda name: name.strip(".-") == name)
 

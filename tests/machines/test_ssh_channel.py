@@ -11,10 +11,10 @@ from machines_support import until
 from ssh_support import nothing_left, threads
 from support.ssh_server import SshServer
 
-from palmette.machines.ssh_address import parse_image, resolve
-from palmette.machines.ssh_channel import SshChannel
-from palmette.machines.ssh_connection import Connection
-from palmette.machines.ssh_pool import pool
+from palmette.machines.ssh.address import parse_image, resolve
+from palmette.machines.ssh.channel import SshChannel
+from palmette.machines.ssh.connection import Connection
+from palmette.machines.ssh.pool import pool
 
 MiB = 1 << 20
 

@@ -10,7 +10,7 @@ import pytest
 from machines_support import until
 from ssh_support import threads
 
-from palmette.machines.ssh_threads import Lane, in_thread
+from palmette.machines.ssh.threads import Lane, in_thread
 
 
 @pytest.fixture(autouse=True)

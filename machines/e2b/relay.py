@@ -2,7 +2,7 @@
 
 E2B gives a command's output as text (undecodable bytes are replaced), says nothing twice to a client whose
 connection broke, and holds the command up, or drops its output, as whether anybody listens. So this file, which
-:mod:`palmette.machines.e2b_channel` sends along as the command, stands between: output goes out as lines of base64
+:mod:`palmette.machines.e2b.channel` sends along as the command, stands between: output goes out as lines of base64
 with their place in the stream and stays kept until it is acknowledged, input comes in as numbered frames, of which
 those seen before are dropped. Both sides count what the other has taken, so that no request ever waits for the program.
 

@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING
 
 from palmette.machines.errors import ImageUnusable, MachineError, MachineLost
 from palmette.machines.evidence import Cause, Evidence
-from palmette.machines.ssh_address import Address
-from palmette.machines.ssh_login import Wire, boundary, lost
-from palmette.machines.ssh_threads import Lane, in_thread
+from palmette.machines.ssh.address import Address
+from palmette.machines.ssh.login import Wire, boundary, lost
+from palmette.machines.ssh.threads import Lane, in_thread
 
 if TYPE_CHECKING:
     import paramiko
 
-    from palmette.machines.ssh_connection import Connection
+    from palmette.machines.ssh.connection import Connection
 
 QUIET = 1.0
 DEAF = 2.5

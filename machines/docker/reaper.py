@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from palmette.machines.docker_calls import Daemon, sorted_errors
-from palmette.machines.docker_options import DockerOptions
+from palmette.machines.docker.calls import Daemon, sorted_errors
+from palmette.machines.docker.options import DockerOptions
 from palmette.machines.errors import MachineError
 from palmette.machines.identity import Controller, MachineId
 

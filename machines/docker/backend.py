@@ -9,16 +9,16 @@
 
 The image must be on the daemon already (``docker pull``) and hold ``python3``; the daemon is the one that
 ``DOCKER_HOST`` names, as for the docker command. What a container may use, and how little that is by default, is in
-:class:`~palmette.machines.docker_options.DockerOptions`.
+:class:`~palmette.machines.docker.options.DockerOptions`.
 
 **What it holds.** Memory, processor time and processes are bounded; no capability, no setuid, Docker's seccomp
 filter, no network unless asked for; nothing of the host's environment or files is inside. There is no bound on disk:
 Docker has one only for some file systems (``--storage-opt size``).
 
-**What it leaves.** Nothing. The container's first process (:mod:`palmette.machines.docker_keeper`) ends it when
+**What it leaves.** Nothing. The container's first process (:mod:`palmette.machines.docker.keeper`) ends it when
 the controller has said nothing for the lease, and a container that ends is removed. For what that cannot
 reach (a container that was created and never started, images of forks and snapshots) there are labels and
-:func:`palmette.machines.docker_reaper.reap`.
+:func:`palmette.machines.docker.reaper.reap`.
 
 **Snapshots** are images (``docker commit``): all files, but no process, no tmpfs and no volume. The container is frozen
 while one is made. A fork is a container from such an image, which goes when the fork is stopped.
@@ -34,14 +34,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import msgspec
 
-from palmette.machines import docker_keeper
 from palmette.machines.backend import Backend, Place
 from palmette.machines.contract import Machine, SnapshotGrade
-from palmette.machines.docker_calls import Daemon, in_line
-from palmette.machines.docker_channel import DockerChannel
-from palmette.machines.docker_evidence import examine
-from palmette.machines.docker_options import DockerOptions
-from palmette.machines.docker_reaper import (
+from palmette.machines.docker import keeper as docker_keeper
+from palmette.machines.docker.calls import Daemon, in_line
+from palmette.machines.docker.channel import DockerChannel
+from palmette.machines.docker.evidence import examine
+from palmette.machines.docker.options import DockerOptions
+from palmette.machines.docker.reaper import (
     FORKS,
     KIND_LABEL,
     LEASE_LABEL,
@@ -50,9 +50,6 @@ from palmette.machines.docker_reaper import (
     SNAPSHOTS,
     remove_container,
     remove_image,
-)
-from palmette.machines.docker_reaper import (
-    delete_snapshot as delete_snapshot,
 )
 from palmette.machines.errors import MachineError
 from palmette.machines.evidence import Evidence
@@ -238,7 +235,7 @@ class DockerBackend(Backend):
 
     async def snapshot(self, name: str) -> str:
         """See :meth:`Backend.snapshot`. The image stays until
-        :func:`~palmette.machines.docker_reaper.delete_snapshot`, or until its run's controller is dead and a reaper
+        :func:`~palmette.machines.docker.reaper.delete_snapshot`, or until its run's controller is dead and a reaper
         comes by."""
         await self._commit(SNAPSHOTS, name, self.id)
         return f"docker:{self._as_image(f'{SNAPSHOTS}:{name}')}"

@@ -8,10 +8,10 @@ connection ends, and when it has not heard of its controller for the lease (``?l
     >>> machine = machine_for("ssh://build@farm?jump=gate", owner="run-1")           # doctest: +SKIP
     >>> await machine.start(); (await machine.exec("hostname")).text                 # doctest: +SKIP
 
-Image strings are described in :mod:`palmette.machines.ssh_address`, whose keys are trusted in
-:mod:`palmette.machines.ssh_login`. Machines with the same login share connections
-(:mod:`palmette.machines.ssh_pool`), which need no thread per machine (:mod:`palmette.machines.ssh_channel`) and notice
-within 4 seconds that the other side is dead (:mod:`palmette.machines.ssh_pulse`).
+Image strings are described in :mod:`palmette.machines.ssh.address`, whose keys are trusted in
+:mod:`palmette.machines.ssh.login`. Machines with the same login share connections
+(:mod:`palmette.machines.ssh.pool`), which need no thread per machine (:mod:`palmette.machines.ssh.channel`) and notice
+within 4 seconds that the other side is dead (:mod:`palmette.machines.ssh.pulse`).
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from functools import partial
 from importlib.util import find_spec
 from typing import ClassVar, Literal
 
-from palmette.machines import ssh_errands as errands
 from palmette.machines.backend import Backend, Channel, Place
 from palmette.machines.errors import MachineError, MachineLost, UnknownImage
 from palmette.machines.evidence import Evidence
 from palmette.machines.hosted import HostedMachine
 from palmette.machines.identity import MachineId
 from palmette.machines.reaper import ReapReport
-from palmette.machines.ssh_address import Address, SshImage, parse_image, resolve
-from palmette.machines.ssh_channel import SshChannel
-from palmette.machines.ssh_connection import SessionsExhausted
-from palmette.machines.ssh_pool import Seat, pool
-from palmette.machines.ssh_threads import in_thread
+from palmette.machines.ssh import errands as errands
+from palmette.machines.ssh.address import Address, SshImage, parse_image, resolve
+from palmette.machines.ssh.channel import SshChannel
+from palmette.machines.ssh.connection import SessionsExhausted
+from palmette.machines.ssh.pool import Seat, pool
+from palmette.machines.ssh.threads import in_thread
 
 _LOOK_UP = 10.0
 """Seconds for the configuration to be read: home directories may be on the network."""

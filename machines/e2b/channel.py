@@ -1,6 +1,6 @@
 """A byte stream to a program in an E2B sandbox, which outlives the connections that carry it.
 
-The program runs under a relay (:mod:`palmette.machines.e2b_relay`, sent along as the command's text), itself a
+The program runs under a relay (:mod:`palmette.machines.e2b.relay`, sent along as the command's text), itself a
 background command of E2B's without a time limit. When the connection under it breaks (a proxy restarts, the sandbox
 was paused for a snapshot), the channel attaches anew and goes on where it was: nothing is lost or doubled, whoever
 reads or writes notices nothing. When that fails, the stream has ended, and :attr:`E2bChannel.lost` says that it was
@@ -22,9 +22,9 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from palmette.machines.e2b_account import CALL_DEADLINE, call
-from palmette.machines.e2b_errors import e2b_boundary
-from palmette.machines.e2b_relay import DATA, FRAME, LABEL, RESUME, TAKEN, WINDOW
+from palmette.machines.e2b.account import CALL_DEADLINE, call
+from palmette.machines.e2b.errors import e2b_boundary
+from palmette.machines.e2b.relay import DATA, FRAME, LABEL, RESUME, TAKEN, WINDOW
 from palmette.machines.errors import MachineError, MachineLost
 from palmette.machines.evidence import Evidence
 
@@ -305,4 +305,4 @@ async def end_copies(sandbox: AsyncSandbox, machine: str) -> int:
 
 @cache
 def _relay_source() -> str:
-    return (files("palmette.machines") / "e2b_relay.py").read_text("utf-8")
+    return (files("palmette.machines.e2b") / "relay.py").read_text("utf-8")

@@ -1,6 +1,6 @@
 """What we do on the host of ssh machines besides running them: see which there are, and end them.
 
-Sent and started by :mod:`palmette.machines.ssh_errands`; says what it did as one line of JSON.
+Sent and started by :mod:`palmette.machines.ssh.errands`; says what it did as one line of JSON.
 
 This file runs on other hosts: Python 3.6, standard library only.
 """

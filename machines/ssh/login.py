@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 
 from palmette.machines.errors import ImageUnusable, MachineError, MachineLost
 from palmette.machines.evidence import Cause, Evidence
-from palmette.machines.ssh_address import Address
+from palmette.machines.ssh.address import Address
 
 if TYPE_CHECKING:
     from paramiko import Channel, PKey, Transport

@@ -16,7 +16,7 @@ import ssl
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from palmette.machines.docker_calls import CONNECT, Daemon, refusal
+from palmette.machines.docker.calls import CONNECT, Daemon, refusal
 from palmette.machines.errors import MachineError, MachineLost
 from palmette.machines.evidence import Evidence
 

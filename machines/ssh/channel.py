@@ -6,7 +6,7 @@ descriptors per channel. Ours is a callback into the loop.
 
 Two things that a channel does write to the socket, and so may wait for a peer that reads nothing: sending, and
 telling the peer that a tenth of its window has been read. Both are done in the connection's sending thread (a
-:class:`~palmette.machines.ssh_threads.Lane`); everything else is done at once.
+:class:`~palmette.machines.ssh.threads.Lane`); everything else is done at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, cast
 
-from palmette.machines.ssh_threads import Lane
+from palmette.machines.ssh.threads import Lane
 
 if TYPE_CHECKING:
     import paramiko
@@ -32,7 +32,7 @@ _NOISE = 1 << 16
 
 
 class SshChannel:
-    """One program. Made on the event loop, by :meth:`~palmette.machines.ssh_connection.Connection.session`.
+    """One program. Made on the event loop, by :meth:`~palmette.machines.ssh.connection.Connection.session`.
 
     Args:
         mark: what the program's output starts with; anything before it is the login shell's (a greeting in

@@ -1,7 +1,7 @@
 """One connection to a host, and the programs over it.
 
 Every call of paramiko that may wait is made in a thread with a deadline; a connection that turns out to be dead
-meanwhile (:mod:`palmette.machines.ssh_pulse`) is closed, which ends them all. Programs are opened one after another:
+meanwhile (:mod:`palmette.machines.ssh.pulse`) is closed, which ends them all. Programs are opened one after another:
 paramiko keeps the reason of a refusal in one place for all who wait.
 """
 
@@ -17,11 +17,11 @@ import msgspec
 
 from palmette.machines.errors import ImageUnusable, MachineLost
 from palmette.machines.evidence import Evidence
-from palmette.machines.ssh_address import Address
-from palmette.machines.ssh_channel import SshChannel
-from palmette.machines.ssh_login import PATIENCE, Wire, boundary, log_in, lost, shut
-from palmette.machines.ssh_pulse import REACH, Pulse, connect, cut_beside
-from palmette.machines.ssh_threads import Lane, in_thread
+from palmette.machines.ssh.address import Address
+from palmette.machines.ssh.channel import SshChannel
+from palmette.machines.ssh.login import PATIENCE, Wire, boundary, log_in, lost, shut
+from palmette.machines.ssh.pulse import REACH, Pulse, connect, cut_beside
+from palmette.machines.ssh.threads import Lane, in_thread
 
 if TYPE_CHECKING:
     import paramiko

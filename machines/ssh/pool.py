@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 from palmette.machines.errors import ImageUnusable, MachineLost
-from palmette.machines.ssh_address import Address
-from palmette.machines.ssh_connection import Answer, Connection, SessionsExhausted
+from palmette.machines.ssh.address import Address
+from palmette.machines.ssh.connection import Answer, Connection, SessionsExhausted
 
 SEATS = 9
 _LOGINS = 4

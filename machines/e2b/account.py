@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 import msgspec
 
-from palmette.machines.e2b_errors import KEY_REMEDY, e2b_boundary
+from palmette.machines.e2b.errors import KEY_REMEDY, e2b_boundary
 from palmette.machines.errors import MachineError
 from palmette.machines.identity import MachineId
 
@@ -100,7 +100,7 @@ async def call(
     template: str | None = None,
     overdue: Callable[[], bool] = lambda: False,
 ) -> T:
-    """One call of the SDK, with a deadline, its exceptions sorted (:mod:`palmette.machines.e2b_errors`)."""
+    """One call of the SDK, with a deadline, its exceptions sorted (:mod:`palmette.machines.e2b.errors`)."""
     with e2b_boundary(doing, template=template, overdue=overdue):
         async with asyncio.timeout(deadline):
             return await work

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 from palmette.machines.backend import Backend, Place
 from palmette.machines.contract import SnapshotGrade
-from palmette.machines.e2b_account import CALL_DEADLINE, LEASE, MACHINE, OWNER, E2bAccount, call, import_sdk
-from palmette.machines.e2b_channel import E2bChannel, end_copies
+from palmette.machines.e2b.account import CALL_DEADLINE, LEASE, MACHINE, OWNER, E2bAccount, call, import_sdk
+from palmette.machines.e2b.channel import E2bChannel, end_copies
 from palmette.machines.errors import MachineError, MachineLost
 from palmette.machines.evidence import Evidence
 from palmette.machines.identity import MachineId

@@ -21,8 +21,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from palmette.machines.contract import Machine
-from palmette.machines.e2b_account import E2bAccount, E2bReapReport, delete_snapshot, reap
-from palmette.machines.e2b_backend import E2bBackend
+from palmette.machines.e2b.account import E2bAccount, E2bReapReport, delete_snapshot, reap
+from palmette.machines.e2b.backend import E2bBackend
 from palmette.machines.hosted import HostedMachine
 from palmette.machines.identity import MachineId
 

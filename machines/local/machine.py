@@ -49,8 +49,8 @@ from palmette.machines.contract import (
 from palmette.machines.errors import MachineError, MachineLost, boundary
 from palmette.machines.evidence import Evidence
 from palmette.machines.identity import MachineId
-from palmette.machines.local_process import Conversation, LocalProcess
-from palmette.machines.local_space import Space
+from palmette.machines.local.process import Conversation, LocalProcess
+from palmette.machines.local.space import Space
 from palmette.machines.process import Execution
 from palmette.machines.scratch import parent_directory
 from palmette.machines.secrets import hide_environment

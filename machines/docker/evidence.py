@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from palmette.machines.docker_keeper import EXPIRED
+from palmette.machines.docker.keeper import EXPIRED
 from palmette.machines.evidence import Evidence
 
 if TYPE_CHECKING:

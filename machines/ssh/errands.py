@@ -15,15 +15,15 @@ from palmette.machines import bootstrap
 from palmette.machines.errors import ImageUnusable, MachineError
 from palmette.machines.identity import MachineId
 from palmette.machines.reaper import ReapReport
-from palmette.machines.ssh_address import Address, SshImage
-from palmette.machines.ssh_host import PREFIX
-from palmette.machines.ssh_pool import Pool, Seat
+from palmette.machines.ssh.address import Address, SshImage
+from palmette.machines.ssh.host import PREFIX
+from palmette.machines.ssh.pool import Pool, Seat
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 SECONDS = 10.0
 """For an errand. Ending a machine takes 5 where its processes will not die."""
-_MODULES = ("errors", "runner.libc", "paths", "files", "runner.processes", "ssh_host")
+_MODULES = ("errors", "runner.libc", "paths", "files", "runner.processes", "ssh.host")
 _MARK = "palmette-is-here"
 _FIT = """
 echo palmette-is-here
