@@ -23,6 +23,7 @@ MODULES = (
     "runner.gauges",
     "runner.jobs",
     "runner.keeper",
+    "runner.keepers",
     "runner.libc",
     "runner.loop",
     "runner.main",

@@ -22,7 +22,8 @@ from functools import partial
 from palmette.machines.capture import Tail
 from palmette.machines.runner import wire
 from palmette.machines.runner.gauges import Gauges, disk_full
-from palmette.machines.runner.keeper import Launch, launch
+from palmette.machines.runner.keeper import Launch
+from palmette.machines.runner.keepers import Keeper
 from palmette.machines.runner.loop import Loop
 from palmette.machines.runner.processes import KILL_DEADLINE, send
 
@@ -47,7 +48,9 @@ class Job:
         kill_strays: "Callable[[], int]",
     ) -> None:
         self.number = number
-        self.keeper = 0
+        self.keeper: Keeper | None = None
+        """Once it was started; to be had by another job when this one is done, unless :attr:`keeper_lost`."""
+        self.keeper_lost = False
         self.done = False
         self._loop = loop
         self._gauges = gauges
@@ -63,12 +66,10 @@ class Job:
         self._input = bytearray()
         self._input_ends = False
         self._input_taken = 0
-        self._report = -1
         self._report_text = b""
         self._status: int | None = None
         self._failed: dict[str, object] | None = None
-        self._left = 0
-        self._keeper_died = False
+        self.left = 0
         self._timed_out = False
         self._held = False
         self._killing = False
@@ -77,8 +78,18 @@ class Job:
         self.due = self._deadline
         """When :meth:`expire` wants to be called."""
 
-    def start(self, what: Launch, *, data: "bytes | None", size: "list[int] | None", stream: bool) -> None:
-        """Start it. ``data`` is the input, or its beginning (``stream``); a ``size`` gives it a terminal.
+    def start(
+        self,
+        what: Launch,
+        keepers: "list[Keeper]",
+        *,
+        data: "bytes | None",
+        size: "list[int] | None",
+        stream: bool,
+    ) -> None:
+        """Start it, with one of ``keepers`` if that will do, which is taken out of them.
+
+        ``data`` is the input, or its beginning (``stream``); a ``size`` gives it a terminal.
 
         Raises:
             OSError: no descriptors or processes are left; nothing is left of it.
@@ -109,19 +120,17 @@ class Job:
                 ours, what.stderr = loop.pipe()
                 self._readers[ours] = wire.ERR
                 theirs.append(what.stderr)
-            self._report, what.report = loop.pipe()
-            theirs.append(what.report)
-            for fd in (*self._readers, self._report, self._stdin):
+            for fd in (*self._readers, self._stdin):
                 if fd >= 0:
                     os.set_blocking(fd, False)
-            self.keeper = launch(what, [fd for fd in loop.owned if fd not in theirs])
+            self.keeper = keepers.pop() if keepers and keepers[-1].run(what) else Keeper(loop, what)
         except OSError:
             self._close()
             raise
         finally:
             for fd in theirs:
                 loop.close(fd)
-        loop.watch(self._report, self._reported)
+        loop.watch(self.keeper.report, self._reported)
         self._watch_output()
         if self._stdin >= 0:
             self._input_ends = not stream
@@ -155,13 +164,19 @@ class Job:
         if held_up and self._credit > 0:
             self._watch_output()
 
+    @property
+    def pid(self) -> int:
+        """Of its keeper."""
+        assert self.keeper is not None, "it was started"
+        return self.keeper.pid
+
     def kill(self) -> None:
         """With all that it started."""
         if not self._killing:
             self._killing = True
             self.due = self._loop.now + KILL_DEADLINE + 1.0
-            send(self.keeper, signal.SIGUSR1)
-            send(self.keeper, signal.SIGCONT)  # a command may have stopped it
+            send(self.pid, signal.SIGUSR1)
+            send(self.pid, signal.SIGCONT)  # a command may have stopped it
 
     def expire(self) -> None:
         """Its time has come."""
@@ -173,7 +188,7 @@ class Job:
             self.kill()
             return
         # The keeper says nothing: killed, its children become the runner's.
-        send(self.keeper, signal.SIGKILL)
+        send(self.pid, signal.SIGKILL)
         self._keeper_gone()
 
     def _watch_output(self) -> None:
@@ -244,8 +259,9 @@ class Job:
         self._input.clear()
 
     def _reported(self) -> None:
+        assert self.keeper is not None, "it was started"
         try:
-            text = os.read(self._report, 1 << 12)
+            text = os.read(self.keeper.report, 1 << 12)
         except BlockingIOError:
             return
         if not text:
@@ -261,8 +277,8 @@ class Job:
             if "status" in message:
                 self._status = message["status"]
                 self._after_exit(message["gone"])
-            self._left = message.get("left", 0)
-            if message.get("gone") or self._left or message.get("failed") == "fork":
+            self.left = message.get("left", 0)
+            if message.get("gone") or self.left:
                 self._finish()
                 return
 
@@ -279,8 +295,8 @@ class Job:
             self.kill()
 
     def _keeper_gone(self) -> None:
-        self._keeper_died = True
-        self._left = self._kill_strays()
+        self.keeper_lost = True
+        self.left = self._kill_strays()
         self._finish()
 
     def _finish(self) -> None:
@@ -308,7 +324,7 @@ class Job:
         number = os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else None
         kills, refusals = self._gauges.read()
         evidence = None
-        if self._keeper_died:
+        if self.keeper_lost:
             number = number or (int(signal.SIGKILL) if code is None else None)
             evidence = "runner_killed"
         elif self._timed_out or self._failed is not None:
@@ -327,12 +343,12 @@ class Job:
             "left_out": sum(tail.left_out for tail in self._tails.values()) if self._keep is not None else 0,
             "duration": time.monotonic() - self._began,
             "failed": self._failed,
-            "left": self._left,
+            "left": self.left,
             "evidence": evidence,
         }
 
     def _close(self) -> None:
-        for fd in (*self._readers, self._stdin, self._report):
+        for fd in (*self._readers, self._stdin):
             if fd >= 0:
                 self._loop.close(fd)
-        self._readers, self._stdin, self._report = {}, -1, -1
+        self._readers, self._stdin = {}, -1

@@ -1,20 +1,23 @@
-"""Start a job, and keep all that it starts in one place: a *keeper* process per job.
+"""Keep all that a job starts in one place: below a *keeper*, a process per job.
 
 ::
 
     runner
     ├── keeper of job 1     a child subreaper: orphans of job 1 become its children, not the runner's
     │   └── the command, with all that it starts
-    └── keeper of job 2
-        └── the command, with all that it starts
+    ├── keeper of job 2
+    │   └── the command, with all that it starts
+    └── keeper              of a job that has ended: without children, until there is another
 
 So that job 1 can be killed to its last process, whatever that did to its session, its group or its environment, while
-job 2 runs on. The keeper tells the runner, in lines of JSON, how the command ended and when nothing is left of it.
-SIGUSR1 tells it to kill; the kernel sends it too when the runner dies.
+job 2 runs on. The keeper tells the runner, in lines of JSON, how the command ended and when nothing is left of it; then
+it may be given the next. SIGUSR1 tells it to kill; the kernel sends it too when the runner dies.
 
-A keeper is a fork of the runner that never returns, and so is the command's first process until it executes.
+A keeper is a fork of the runner that never returns. The command's first process is spawned, which takes a third of the
+time of another fork, or is a fork of the keeper where it has to do something before it executes.
 """
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -58,58 +61,50 @@ class Launch:
         self.stdin = -1
         self.stdout = -1
         self.stderr = -1
-        self.report = -1
         self.terminal = False
         self.acknowledge = False
         """Whether to report that the program was executed."""
 
 
-def launch(what: Launch, foreign: "list[int]") -> int:
-    """Fork a keeper that runs ``what``; its process id. ``foreign`` are descriptors that it has no business with."""
-    runner = os.getpid()
-    pid = os.fork()
-    if pid:
-        return pid
-    try:
-        for fd in foreign:
-            os.close(fd)
-        _keep(what, runner)
-    except BaseException:  # noqa: BLE001 - a fork of the runner must not return into the runner's loop
-        _complain()
-    finally:
-        os._exit(70)
+def keep(what: Launch, orders: "Callable[[], Launch | None]", report: int, runner: int) -> None:
+    """In a process of its own: run ``what`` to its burial, and what ``orders`` says next. Returns when that is nothing.
 
-
-def _keep(what: Launch, runner: int) -> None:
+    ``orders`` blocks; it says ``None`` when the runner is gone or has no use for this keeper any more.
+    """
     subreaper = prctl(PR_SET_CHILD_SUBREAPER, 1)
-    if prctl(PR_SET_PDEATHSIG, signal.SIGUSR1) and os.getppid() != runner:
-        os._exit(0)
-    executed, failing = os.pipe() if what.acknowledge else (-1, -1)
+    told = prctl(PR_SET_PDEATHSIG, signal.SIGUSR1)
+    os.umask(0o022)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    following: Launch | None = what
+    while following is not None and os.getppid() == runner:
+        if not _keep_one(following, report, runner, subreaper, 60.0 if told else 1.0) or not subreaper:
+            return
+        following = orders()
+        # One that came too late was meant for the last job: the runner sends none for the next before its orders.
+        signal.sigtimedwait({signal.SIGUSR1}, 0)
+
+
+def _keep_one(what: Launch, report: int, runner: int, subreaper: bool, patience: float) -> bool:
+    """One job from its start to its burial; whether nothing is left of it."""
     try:
-        pid = os.fork()
-    except OSError as error:
-        _report_failure(what.report, "fork", error)
-        os._exit(0)
-    if pid == 0:
-        _become(what)
-    for fd in {what.cwd, what.stdin, what.stdout, what.stderr, failing}:
-        if fd >= 0:
+        pid = _start(what, report)
+    finally:
+        for fd in {what.cwd, what.stdin, what.stdout, what.stderr}:
             os.close(fd)
-    if what.acknowledge:
-        os.read(executed, 1)  # ends when the program was executed, or the process has ended
-        _report(what.report, {"started": True})
+    if pid is None:
+        return True
     ended = False
     while True:
         statuses, more = reap()
         more = more or not subreaper
         if pid in statuses:
             ended = True
-            _report(what.report, {"status": statuses[pid], "gone": not more})
+            _report(report, {"status": statuses[pid], "gone": not more})
         elif ended and not more:
-            _report(what.report, {"gone": True})
+            _report(report, {"gone": True})
         if ended and not more:
-            os._exit(0)
-        got = signal.sigtimedwait(HELD_BACK, 1.0)
+            return True
+        got = signal.sigtimedwait(HELD_BACK, patience)
         if os.getppid() != runner or (got is not None and got.si_signo == signal.SIGUSR1):
             break
     if subreaper:
@@ -121,11 +116,66 @@ def _keep(what: Launch, runner: int) -> None:
     message: dict[str, object] = {"gone": left == 0, "left": left}
     if not ended:
         message["status"] = statuses.get(pid, int(signal.SIGKILL))
-    _report(what.report, message)
-    os._exit(0)
+    _report(report, message)
+    return left == 0
 
 
-def _become(what: Launch) -> None:
+def _start(what: Launch, report: int) -> "int | None":
+    """The command's first process; ``None`` if there is none, which was reported."""
+    stage = "start"
+    try:
+        if not (what.chore or what.terminal or what.limits) and hasattr(os, "posix_spawn"):  # Python 3.8
+            with contextlib.suppress(NotImplementedError):  # a C library that makes no sessions
+                stage = "cwd"
+                os.fchdir(what.cwd)
+                stage = "execute"
+                pid = _spawn(what)
+                _prefer_to_kill(pid)
+                if what.acknowledge:
+                    _report(report, {"started": True})
+                return pid
+        stage = "start"
+        executed, failing = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            _become(what, report)
+        os.close(failing)
+        if what.acknowledge:
+            os.read(executed, 1)  # ends when the program was executed, or the process has ended
+            _report(report, {"started": True})
+        os.close(executed)
+        return pid
+    except (OSError, ValueError, MemoryError) as error:
+        _report_failure(report, stage, error, gone=True)
+        return None
+
+
+def _spawn(what: Launch) -> int:
+    """Execute the program in a new process. Raises OSError of the kind that ``os.execvpe`` would."""
+    streams = ((what.stdin, 0), (what.stdout, 1), (what.stderr, 2))
+    failure: OSError | None = None
+    for place in [""] if "/" in what.argv[0] else what.env.get("PATH", os.defpath).split(":"):
+        path = os.path.join(place, what.argv[0])
+        if place and not os.path.exists(path):  # a spawn to find that out would cost more
+            continue
+        try:
+            return os.posix_spawn(
+                path,
+                what.argv,
+                what.env,
+                file_actions=[(os.POSIX_SPAWN_DUP2, fd, target) for fd, target in streams],
+                setsid=True,
+                setsigmask=(),
+                setsigdef=_RESTORED,
+            )
+        except (FileNotFoundError, NotADirectoryError) as error:
+            failure = failure or error
+        except OSError as error:  # it is there, and cannot be executed: the best that can be said, if no other can
+            failure = error
+    raise failure or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), what.argv[0])
+
+
+def _become(what: Launch, report: int) -> None:
     """In the command's own first process: everything up to its execution."""
     stage = "start"
     try:
@@ -139,9 +189,9 @@ def _become(what: Launch) -> None:
         if what.chore is not None:
             what.chore()
             os._exit(0)
-        _prefer_to_kill()
+        prctl(PR_SET_DUMPABLE, 1)  # else the file is root's; what it executes would have become so anyway
+        _prefer_to_kill(os.getpid())
         stage = "limits"
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         for name, number in _LIMITS.items():
             if name in what.limits:
                 resource.setrlimit(number, (what.limits[name], what.limits[name]))
@@ -149,34 +199,29 @@ def _become(what: Launch) -> None:
             # Soft before hard: SIGXCPU names the cause; SIGKILL a second later for who ignores it.
             resource.setrlimit(resource.RLIMIT_CPU, (what.limits["cpu"], what.limits["cpu"] + 1))
         stage = "execute"
-        os.umask(0o022)
         for number in _RESTORED:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
         os.execvpe(what.argv[0], what.argv, what.env)
     except (OSError, ValueError, MemoryError) as error:
-        _report_failure(what.report, stage, error)
-    except BaseException:  # noqa: BLE001 - see launch
-        _complain()
+        _report_failure(report, stage, error)
+    except BaseException:  # noqa: BLE001 - a fork must not return into the keeper's loop
+        complain()
     finally:
         os._exit(127)
 
 
-def _prefer_to_kill() -> None:
-    prctl(PR_SET_DUMPABLE, 1)  # else the file is root's; what it executes would have become so anyway
-    try:
-        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
-    except OSError:  # no such file, or not ours
-        return
-    try:
-        os.write(fd, _FIRST_TO_GO)
-    except OSError:  # it was higher already, and only root lowers it
-        pass
-    finally:
-        os.close(fd)
+def _prefer_to_kill(pid: int) -> None:
+    # No such file, not ours, or it was higher already, and only root lowers it.
+    with contextlib.suppress(OSError):
+        fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, _FIRST_TO_GO)
+        finally:
+            os.close(fd)
 
 
-def _complain() -> None:
+def complain() -> None:
     """Of what is our own mistake."""
     import sys
     import traceback
@@ -185,10 +230,13 @@ def _complain() -> None:
     sys.stderr.flush()
 
 
-def _report_failure(report: int, stage: str, error: BaseException) -> None:
+def _report_failure(report: int, stage: str, error: BaseException, *, gone: bool = False) -> None:
     number = error.errno if isinstance(error, OSError) and error.errno is not None else 0
     text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-    _report(report, {"failed": stage, "errno": number, "text": text})
+    message: dict[str, object] = {"failed": stage, "errno": number, "text": text}
+    if gone:
+        message["gone"] = True
+    _report(report, message)
 
 
 def _report(report: int, message: "dict[str, object]") -> None:

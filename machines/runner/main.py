@@ -25,11 +25,14 @@ from palmette.machines.runner import chores, wire
 from palmette.machines.runner.gauges import Gauges
 from palmette.machines.runner.jobs import Job
 from palmette.machines.runner.keeper import EXEC_TAG, HELD_BACK, IGNORED, MACHINE_TAG, RUNNER_TAG, Launch
+from palmette.machines.runner.keepers import Keeper
 from palmette.machines.runner.libc import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, prctl
 from palmette.machines.runner.loop import Loop
 from palmette.machines.runner.processes import KILL_DEADLINE, descendants, kill_descendants, kill_tagged, reap
 
 SHELL = "/bin/sh"
+_SPARE = 2
+"""Keepers that may wait for a job."""
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -49,6 +52,8 @@ class Runner:
         self._environment.update(cast("dict[str, str]", configuration["environment"]))
         self._gauges = Gauges()
         self._jobs: dict[int, Job] = {}
+        self._keepers: list[Keeper] = []
+        """Those that wait for a job."""
         self._heard = loop.now
         self._renewed = 0.0
         os.makedirs(self._workdir, 0o755 if self._root == "/" else 0o700, exist_ok=True)
@@ -117,6 +122,7 @@ class Runner:
                     job.expire()
                 if job.done:
                     del self._jobs[job.number]
+                    self._dismiss(job)
         reap()
 
     def _serve(self, kind: int, number: int, payload: bytes) -> None:
@@ -173,6 +179,7 @@ class Runner:
             try:
                 job.start(
                     what,
+                    self._keepers,
                     data=data if head["input"] else None,
                     size=cast("list[int] | None", head["terminal"]),
                     stream=head["input"] == "stream",
@@ -184,6 +191,21 @@ class Runner:
             self._send_json(wire.ENDED, number, {"failed": failed})
             return
         self._jobs[number] = job
+
+    def _dismiss(self, job: Job) -> None:
+        """Its keeper waits for the next job, if it is in its senses and not one too many."""
+        keeper = job.keeper
+        assert keeper is not None, "it was started"
+        if not self._subreaper or job.keeper_lost or job.left or len(self._keepers) == _SPARE:
+            keeper.close()
+            return
+        self._keepers.append(keeper)
+        self._loop.watch(keeper.report, lambda: self._lose(keeper))
+
+    def _lose(self, keeper: Keeper) -> None:
+        """One that waited was killed."""
+        self._keepers.remove(keeper)
+        keeper.close()
 
     def _chore(self, work: "dict[str, object]") -> "Callable[[], None]":
         root = self._root_fd
@@ -209,7 +231,7 @@ class Runner:
         name = head["name"]
         try:
             if name == "processes":
-                jobs = {str(job.number): len(descendants(job.keeper)) for job in self._jobs.values()}
+                jobs = {str(job.number): len(descendants(job.pid)) for job in self._jobs.values()}
                 reply["jobs"] = jobs
             else:
                 path = self._inside(cast("str", head["path"]))
@@ -257,7 +279,8 @@ class Runner:
 
     def _kill_strays(self, number: int) -> int:
         """Kill what has become our child: its keeper was killed. How many would not die."""
-        return kill_descendants(frozenset(job.keeper for job in self._jobs.values() if job.number != number))[1]
+        spared = {job.pid for job in self._jobs.values() if job.number != number}
+        return kill_descendants(frozenset(spared.union(keeper.pid for keeper in self._keepers)))[1]
 
     def _ancestors(self) -> "frozenset[int]":
         found = {os.getpid()}

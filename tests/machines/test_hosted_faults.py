@@ -88,6 +88,22 @@ async def test_a_keeper_that_is_killed_takes_its_command_along_and_no_other(benc
     assert running(f"{word}1") == []
 
 
+async def test_a_keeper_is_given_one_command_after_the_other_until_it_is_killed(bench: Bench) -> None:
+    machine, _ = await bench.started()
+    word = f"1000.{secrets.randbelow(10**9)}"
+    keepers = {(await machine.exec(f"env -i setsid sleep {word} & echo $PPID")).text for _ in range(5)}
+    assert len(keepers) == 1
+    assert running(word) == []
+    # What ends by itself while it is being killed: the kill must not reach the next command.
+    for _ in range(20):
+        process = await machine.open("read line")
+        await asyncio.gather(process.close_stdin(), process.kill())
+        await process.wait()
+        assert (await machine.exec("sleep 0.01; echo well")).text == "well\n"
+    os.kill(int(keepers.pop()), signal.SIGKILL)
+    assert (await machine.exec("echo on")).text == "on\n"
+
+
 async def test_signals_to_everything_that_can_be_ignored_are(bench: Bench) -> None:
     machine, backend = await bench.started()
     pids = " ".join(map(str, (backend.runner, "$PPID")))
