@@ -9,6 +9,12 @@
         ├── the third time within a minute  MachineLost
         └── else                            everything inside is killed, a new runner started; the commands that
                                             ran end with signal 9 and evidence ``runner_killed``
+
+A daemon that is stopped, or a host that hangs, ends no channel. So a runner that somebody waits for is asked for a sign
+of life every :data:`PULSE` seconds; when one is due the backend is asked how its place is, and when neither the backend
+is content nor the runner has spoken meanwhile, the machine is lost: within the five seconds in which whoever waits is
+to know. Where the backend is content the runner has :data:`SILENCE` seconds, for it may be starved by what it runs. A
+turn of this side's clock that comes late does not count: who did not run cannot say that another did not.
 """
 
 from __future__ import annotations
@@ -30,8 +36,10 @@ EXAMINE = 5.0
 """Seconds that a backend has to say how its place is."""
 OPENING = 30.0
 """Seconds for a channel, and again for the runner's first word."""
+PULSE = 0.75
+"""Seconds that a runner has for a sign of life before its backend is asked."""
 SILENCE = 20.0
-"""Seconds without a byte from a runner that was asked for one, after which it is taken for frozen."""
+"""Seconds without a byte from a runner in a place that is well, after which it is taken for frozen."""
 _WORD = b"palmette-lives"
 KILLS = 3
 PERIOD = 60.0
@@ -62,7 +70,10 @@ class Connection:
         """
         self._place = place
         self._session = await self._open(place)
-        self._tasks = [asyncio.create_task(self._watch(place)), asyncio.create_task(self._renew(place.lease))]
+        self._tasks = [
+            asyncio.create_task(work)
+            for work in (self._watch(place), self._listen(place.lease), self._renew(place.lease))
+        ]
         for task in self._tasks:
             task.add_done_callback(self._task_ended)
 
@@ -216,20 +227,39 @@ class Connection:
             raise MachineLost(f"machine {self._machine}: {KILLS} runners were killed within a minute", KILLED)
         return KILLED
 
-    async def _renew(self, lease: float) -> None:
+    async def _listen(self, lease: float) -> None:
+        """Ask the runner for signs of life; see this module's text."""
         loop = asyncio.get_running_loop()
-        period = min(lease, SILENCE) / 3
-        due = loop.time()
+        idle = min(lease, SILENCE) / 3
+        pulse = min(PULSE, idle)
+        asked_last = -idle
         while True:
             session = await self.session()
-            session.ping()
-            if loop.time() >= due:
-                due = loop.time() + lease / 3
-                await self._make_longer(lease)
             asked = loop.time()
-            await asyncio.wait([session.ended], timeout=period)
+            if session.is_awaited or asked >= asked_last + idle:
+                asked_last = asked
+                session.ping()
+            await asyncio.wait([session.ended], timeout=pulse)
+            was_late = loop.time() > asked + 1.5 * pulse
+            if session.ended.done() or was_late or self._still or session.heard_at >= asked_last:
+                continue
+            await self._doubt(session)
             if not session.ended.done() and not self._still and asked - session.heard_at > SILENCE:
                 session.abandon(f"the runner said nothing for {SILENCE:g} s")
+
+    async def _doubt(self, session: Session) -> None:
+        """Raises MachineLost: the place of a silent runner is not well."""
+        heard_at = session.heard_at
+        evidence = await self.examine()
+        if evidence is None or self._still or session.ended.done() or session.heard_at > heard_at:
+            return
+        silent = asyncio.get_running_loop().time() - heard_at
+        raise MachineLost(f"machine {self._machine} is lost, its runner said nothing for {silent:.1f} s", evidence)
+
+    async def _renew(self, lease: float) -> None:
+        while True:
+            await self._make_longer(lease)
+            await asyncio.sleep(lease / 3)
 
     async def _make_longer(self, lease: float) -> None:
         try:

@@ -191,6 +191,11 @@ class Session:
         self.send(kind, number, wire.json_frame(kind, number, value)[wire.HEADER.size :])
 
     @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for an answer of the runner's."""
+        return bool(self._jobs or self._calls)
+
+    @property
     def jobs(self) -> list[Job]:
         """Those that run."""
         return list(self._jobs.values())

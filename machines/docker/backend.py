@@ -68,8 +68,9 @@ CHANNEL = 20.0
 """Seconds for the daemon to make an exec."""
 COMMIT = 600.0
 """Seconds for an image of a container's files: the daemon copies all that changed."""
-EXAMINE = 4.5
-"""Seconds for the daemon to tell a container's state."""
+EXAMINE = 2.5
+"""Seconds for the daemon to tell a container's state: with the pulse before it less than the 5 in which a waiter must
+learn that it is frozen."""
 _LEASE_FILE = "/dev/shm/palmette.lease"  # a tmpfs in every container: not in its images, and not full when its disk is
 _ROOT = ("", "0", "root")
 

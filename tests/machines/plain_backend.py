@@ -96,6 +96,8 @@ class PlainBackend(Backend):
         self.piece = 1 << 16
         self.evidence: Evidence | None = None
         self.examination: asyncio.Event | None = None
+        self.asked = self.answered = 0
+        """Examinations that began, and that ended."""
         self.channels: list[PipeChannel] = []
         self.killed_all = 0
         self.renewed = 0
@@ -138,8 +140,10 @@ class PlainBackend(Backend):
         return channel
 
     async def examine(self) -> Evidence | None:
+        self.asked += 1
         if self.examination is not None:
             await self.examination.wait()
+        self.answered += 1
         if self.evidence is None and not self.root.exists():
             return Evidence(cause="machine_removed", detail="its directory is gone")
         return self.evidence

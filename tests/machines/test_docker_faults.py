@@ -100,8 +100,6 @@ async def test_a_command_that_runs_while_its_daemon_fails_is_lost_by_that_name(
     mortal_docker: DockerDaemon, monkeypatch: pytest.MonkeyPatch, how: str, cause: Cause
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", mortal_docker.url)
-    monkeypatch.setattr(docker_calls, "CONNECT", 0.3)
-    monkeypatch.setattr(connection, "SILENCE", 0.5)
     machine = machine_for(f"docker:{IMAGE}?pids=64", owner="test-run")
     await machine.start()
     started = asyncio.Event()

@@ -34,8 +34,7 @@ from palmette.agents.conversation import ToolSchema
 from palmette.agents.tools import Tool
 from palmette.benchmarks.journal.records import EpisodeKey
 from palmette.benchmarks.outcomes import AgentFailed, InfraFailed, Scored
-from palmette.machines import Machine, connection
-from palmette.machines.docker import calls as docker_calls
+from palmette.machines import Machine
 from palmette.machines.evidence import Cause
 
 WITHIN = 5.0
@@ -246,9 +245,6 @@ async def test_a_daemon_is_frozen(
     async def freeze() -> None:
         mortal_docker.freeze()
 
-    # A frozen daemon says as little as a silent container: it takes the silence after which a runner is given up.
-    monkeypatch.setattr(docker_calls, "CONNECT", 0.3)
-    monkeypatch.setattr(connection, "SILENCE", 0.5)
     monkeypatch.setenv("DOCKER_HOST", mortal_docker.url)
     meeting = Meeting(freeze, repair=mortal_docker.thaw)
     try:

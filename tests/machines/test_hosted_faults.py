@@ -6,6 +6,7 @@ import asyncio
 import os
 import secrets
 import signal
+import time
 from collections.abc import Awaitable
 from pathlib import Path
 
@@ -100,7 +101,9 @@ async def test_a_keeper_is_given_one_command_after_the_other_until_it_is_killed(
         await asyncio.gather(process.close_stdin(), process.kill())
         await process.wait()
         assert (await machine.exec("sleep 0.01; echo well")).text == "well\n"
-    os.kill(int(keepers.pop()), signal.SIGKILL)
+    keeper = int(keepers.pop())
+    os.kill(keeper, signal.SIGKILL)
+    await until(lambda: not Path(f"/proc/{keeper}").exists(), "its death to be known")
     assert (await machine.exec("echo on")).text == "on\n"
 
 
@@ -170,6 +173,40 @@ async def test_a_frozen_place_is_a_lost_machine(bench: Bench, monkeypatch: pytes
     backend.freeze()
     assert (await evidence_of(waiting)).cause == "daemon_frozen"
     backend.thaw()
+
+
+async def test_who_was_itself_held_up_does_not_take_a_runner_for_silent(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "PULSE", 0.05)
+    machine, backend = await bench.started()
+    backend.evidence = Evidence(cause="daemon_frozen", detail="it does not matter, for nobody asks")
+
+    def hold_up(stream: str, data: bytes) -> None:
+        del stream, data
+        time.sleep(0.1)  # as a Ctrl-Z does, or a machine that has too much to do
+
+    result = await machine.exec("for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.05; done", on_output=hold_up)
+    assert result.text == "1\n2\n3\n4\n5\n6\n7\n8\n"
+    backend.evidence = None
+
+
+async def test_a_runner_that_speaks_while_its_backend_is_asked_is_not_lost(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "PULSE", 0.1)
+    machine, backend = await bench.started()
+    waiting = asyncio.create_task(machine.exec("read line; echo $line", stdin=b"well\n"))
+    backend.evidence = Evidence(cause="daemon_frozen", detail="so the backend says, once it says something")
+    backend.examination = asyncio.Event()
+    backend.freeze()
+    await until(lambda: backend.asked > 0, "the backend to be asked")
+    backend.thaw()
+    assert (await waiting).text == "well\n"
+    backend.examination.set()
+    await until(lambda: backend.answered == backend.asked, "it to answer")
+    backend.examination = backend.evidence = None
+    assert (await machine.exec("echo on")).text == "on\n"
 
 
 async def test_a_deadline_that_the_runner_does_not_keep_the_controller_keeps(
