@@ -15,6 +15,10 @@ KILL_DEADLINE = 5.0
 """Seconds that something may take to die of SIGKILL (a process in uninterruptible sleep does not)."""
 _FREEZE_AFTER = 3
 """Passes after which what still forks is stopped before it is killed."""
+_EXEC_SECONDS = 0.2
+"""Time for becoming another program. Spent in vain beside a process that is busy and has cleared its environment."""
+_KERNEL_THREAD = 0x00200000
+"""``PF_KTHREAD`` of the kernel's ``include/linux/sched.h``."""
 
 
 def parents() -> "dict[int, int]":
@@ -91,15 +95,42 @@ def kill_tagged(tag: str, prefix: str, spared: "frozenset[int]") -> int:
     """Kill all whose environment has ``tag`` with a value that starts with ``prefix``; how many would not die."""
     entry = f"\0{tag}={prefix}".encode("utf-8", "surrogateescape")
     deadline = time.monotonic() + KILL_DEADLINE
+    patience = time.monotonic() + _EXEC_SECONDS
     while True:
         found = 0
+        unsure = False
         for name in os.listdir("/proc"):
-            if name.isdigit() and int(name) not in spared and entry in b"\0" + _read(f"/proc/{name}/environ"):
+            if not name.isdigit() or int(name) in spared:
+                continue
+            block = _environment(name)
+            if block is None:
+                unsure = True
+            elif entry in b"\0" + block:
                 found += 1  # a zombie has no environment, so that this ends
                 send(int(name), signal.SIGKILL)
-        if not found or time.monotonic() > deadline:
+        now = time.monotonic()
+        if found:
+            patience = now + _EXEC_SECONDS
+        if now > deadline or not (found or (unsure and now < patience)):
             return found
         time.sleep(0.002)
+
+
+def _environment(pid: str) -> "bytes | None":
+    """A process's environment; ``None``: it is becoming another program, and has none for a moment."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
+            block = file.read()
+    except OSError:  # ended meanwhile, or not ours to look into
+        return b""
+    status = b"" if block else _read(f"/proc/{pid}/stat")
+    if not status:
+        return block
+    fields = status[status.rindex(b")") + 2 :].split()
+    state, flags, begin, end = fields[0], int(fields[6]), int(fields[47]), int(fields[48])
+    # See palmette.machines.tree: the kernel's fs/binfmt_elf.c has them equal until the new environment is there.
+    loading = end == begin and state in (b"R", b"D") and not flags & _KERNEL_THREAD
+    return None if loading or end > begin else block
 
 
 def send(pid: int, number: int) -> None:
