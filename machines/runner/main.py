@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import cast
 
 from palmette.machines.errors import MachineError
-from palmette.machines.files import list_directory, read_file, remove_tree, write_file
+from palmette.machines.files import give_access, list_directory, read_file, remove_tree, write_file
 from palmette.machines.paths import check, open_inside, open_parent
 from palmette.machines.runner import chores, wire
 from palmette.machines.runner.gauges import Gauges
@@ -56,6 +56,7 @@ class Runner:
         """Those that wait for a job."""
         self._heard = loop.now
         self._renewed = 0.0
+        self._give_access()
         os.makedirs(self._workdir, 0o755 if self._root == "/" else 0o700, exist_ok=True)
         self._root_fd = os.open(self._root, os.O_PATH | os.O_DIRECTORY)
         os.chdir(self._workdir)
@@ -211,6 +212,7 @@ class Runner:
         root = self._root_fd
         name = work["name"]
         if name == "empty":
+            self._give_access()
             spared = frozenset((os.getpid(),))
             return lambda: chores.empty(self._workdir, self._machine, spared | {os.getpid(), os.getppid()})
         path = self._inside(cast("str", work["path"]))
@@ -261,6 +263,10 @@ class Runner:
     def _open_directory(self, path: str) -> int:
         self._workdir_exists()
         return open_inside(self._root_fd, self._inside(path), os.O_PATH | os.O_DIRECTORY)
+
+    def _give_access(self) -> None:
+        for path in [self._root, self._workdir] if self._temporary else [self._workdir]:
+            give_access(path)
 
     def _workdir_exists(self) -> None:
         """A command may have removed the working directory: then it has emptied it."""

@@ -59,8 +59,8 @@ def _interpreter(environment: dict[str, str]) -> str | None:
     return None
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="all other tests ran as an ordinary user already")
-def test_an_ordinary_user_has_the_same_guarantees(scratch_parent: Path) -> None:
+def _told_as_nobody(program: str) -> object:
+    """The JSON that ``program`` prints when nobody runs it."""
     import tempfile
 
     source = Path(__file__).resolve().parents[2]
@@ -72,7 +72,7 @@ def test_an_ordinary_user_has_the_same_guarantees(scratch_parent: Path) -> None:
         os.chown(home, NOBODY, NOBODY)
         environment = {
             "PATH": os.environ["PATH"],
-            "PYTHONPATH": f"{source}:{packages}",
+            "PYTHONPATH": f"{source}:{packages}:{source}/tests/machines",
             "PYTHONDONTWRITEBYTECODE": "1",
             "PALMETTE_MACHINES": str(home),
         }
@@ -80,11 +80,16 @@ def test_an_ordinary_user_has_the_same_guarantees(scratch_parent: Path) -> None:
         if python is None:
             pytest.skip("user nobody can reach no interpreter that loads msgspec")
         done = subprocess.run(
-            [python, "-c", PROGRAM], user=NOBODY, group=NOBODY, extra_groups=[], cwd="/", env=environment,
+            [python, "-c", program], user=NOBODY, group=NOBODY, extra_groups=[], cwd="/", env=environment,
             capture_output=True, text=True, timeout=100, check=False,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {
+    return json.loads(done.stdout)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="all other tests ran as an ordinary user already")
+def test_an_ordinary_user_has_the_same_guarantees(scratch_parent: Path) -> None:
+    assert _told_as_nobody(PROGRAM) == {
         "timed_out": True,
         "kept": "so far\n",
         "normal": "x",
@@ -92,3 +97,38 @@ def test_an_ordinary_user_has_the_same_guarantees(scratch_parent: Path) -> None:
         "directories": [],
         "failed": [],
     }
+
+
+HOSTED = """
+import asyncio, json, os, signal, sys
+from pathlib import Path
+from palmette.machines.hosted import HostedMachine
+from palmette.machines.identity import MachineId
+from plain_backend import PlainBackend
+
+async def main():
+    root = Path(os.environ["PALMETTE_MACHINES"])
+    backend = PlainBackend(str(MachineId.new("user-run")), root, python=sys.executable)
+    machine = HostedMachine(backend, backend.id, "plain")
+    await machine.start()
+    told = []
+    for closed in ("chmod 000 .", "chmod 500 .", "mkdir -p a/b && touch a/b/c && chmod 000 a/b a . .."):
+        await machine.put("file", b"x")
+        await machine.exec(closed)
+        await machine.reset()
+        told.append(await machine.list())
+    await machine.exec("chmod 000 .. .")
+    os.kill(backend.runner, signal.SIGKILL)
+    await machine.exec("true")  # is lost with the runner, or runs on the next
+    told.append((await machine.exec("echo on")).text)
+    await machine.exec("chmod 000 .. .")
+    await machine.stop()
+    print(json.dumps([told, os.listdir(root)]))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root may enter a directory that is closed")
+def test_what_a_command_closes_to_its_own_user_is_opened_again(scratch_parent: Path) -> None:
+    assert _told_as_nobody(HOSTED) == [[[], [], [], "on\n"], []]
