@@ -50,6 +50,7 @@ MACHINE_RULES: Final[Mapping[str, Directive]] = {
     # The pool has had its own patience: what it refuses is the episode's end.
     "NoMachine": "escalate",
     "ImageRefused": "escalate",
+    "ProviderAbsent": "escalate",
 }
 
 

@@ -16,7 +16,7 @@ from palmette.benchmarks.outcomes import AgentFailed, Cancelled, InfraFailed, Ju
 HOPELESS: Final = ("ModelRefused", "ConfigurationError", "NoApiKey", "MissingExtra", "ImageRefused", "ImageUnusable")
 """Errors that every further episode would meet as well: the run stops and says so."""
 
-SUSPICIOUS: Final = ("ModelUnavailable", "RequestRefused")
+SUSPICIOUS: Final = ("ModelUnavailable", "RequestRefused", "ProviderAbsent")
 """Errors that every further episode is bound to meet if none has got past them yet."""
 
 
@@ -50,8 +50,8 @@ def is_infrastructure(cause: Reason) -> bool:
 def hopeless(reason: Reason, *, scored: int) -> str | None:
     """Why no further episode can do better, if that is so; ``scored`` is how many have been scored in this run.
 
-    Once anything was scored, a model that cannot be reached is an outage, and one that refuses a request has something
-    against that request. Before, the address or the set-up is wrong.
+    Once anything was scored, a model (or a Docker daemon) that cannot be reached is an outage, and one that refuses a
+    request has something against that request. Before, the address or the set-up is wrong.
     """
     cause = root_cause(reason)
     if not isinstance(cause, Crashed):

@@ -20,7 +20,9 @@ again.
 ::
 
     Refused (actors)
-    └── NoMachine     to whoever asked for a machine: there is none to be had, and why
+    └── NoMachine             to whoever asked for a machine: there is none to be had, and why
+        ├── ImageRefused          and there never will be one
+        └── ProviderAbsent        who makes them does not answer
 """
 
 from __future__ import annotations
@@ -55,6 +57,10 @@ STOP_SECONDS: Final = 30.0
 """For a machine to kill its commands and remove what it made."""
 HOPELESS: Final = ("ImageUnusable", "UnknownImage", "MachineError")
 """Errors that the next machine of the same image would meet as well."""
+ABSENT: Final = ("daemon_gone", "daemon_frozen", "connection_lost")
+"""Causes that say that nobody is there who could make a machine."""
+ABSENT_SECONDS: Final = 30.0
+"""How long that may go on before whoever waits is told: a daemon comes back from a restart sooner."""
 BACKOFF: Final = Backoff(min=0.5, max=60.0)
 """Of making machines, while the provider is at its limit or the daemon does not answer."""
 
@@ -74,6 +80,10 @@ class ImageRefused(NoMachine):
     """The image cannot be a machine. Another try fails alike."""
 
     retryable = False
+
+
+class ProviderAbsent(NoMachine):
+    """Nobody answers who could make a machine. To wait longer is no remedy: somebody has to see to it."""
 
 
 class PoolStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,7 +151,9 @@ class MachinePool(Actor):
         self._waiting: dict[int, Waiter] = {}
         self._numbers = itertools.count(1)
         self._failures = 0
-        """Machines that could not be made since the last that could."""
+        """Times in a row that machines were begun, and one could not be made."""
+        self._absent_since: float | None = None
+        """When it was first seen that nobody answers."""
         self._is_pausing = False
         self._last_failure = ""
         self._last_cause = ""
@@ -157,6 +169,7 @@ class MachinePool(Actor):
 
         Raises:
             NoMachine: there was none for :data:`LEASE_SECONDS`.
+            ProviderAbsent: nobody has answered who could make one, for :data:`ABSENT_SECONDS`.
             ImageRefused: there never will be one.
         """
         number = next(self._numbers)
@@ -194,6 +207,7 @@ class MachinePool(Actor):
         if member is None or member.state != "starting":
             return
         self._failures = 0
+        self._absent_since = None
         member.state = "warm"
         self._warm.append(member)
         self._serve()
@@ -271,15 +285,27 @@ class MachinePool(Actor):
             return
         self._last_failure = describe(reason)
         self._last_cause = reason.cause if isinstance(reason, Crashed) else ""
-        self._failures += 1
         if isinstance(reason, Crashed) and reason.error.rpartition(".")[2] in HOPELESS:
-            waiting, self._waiting = self._waiting, {}
-            for waiter in waiting.values():
-                waiter.token.fail(ImageRefused(reason.text))
+            self._refuse(ImageRefused(reason.text))
             return  # and none is made until somebody asks again
+        now = self.system.loop.time()
+        if self._last_cause not in ABSENT:
+            self._absent_since = None
+        elif self._absent_since is None:
+            self._absent_since = now
+        elif now - self._absent_since >= ABSENT_SECONDS:
+            silent = f"for {now - self._absent_since:.0f} s nobody has answered who makes machines of {self._image!r}"
+            self._refuse(ProviderAbsent(f"{silent}: {self._last_failure}", self._last_cause))
         if not self._is_pausing:
             self._is_pausing = True
+            self._failures += 1
             self.send_after(BACKOFF.delay(self._failures - 1, self.system.random), Refill())
+
+    def _refuse(self, error: NoMachine) -> None:
+        """Whoever waits is told."""
+        waiting, self._waiting = self._waiting, {}
+        for waiter in waiting.values():
+            waiter.token.fail(error)
 
     def _forget(self, member: Member) -> None:
         self._members.pop(member.machine.path, None)

@@ -16,7 +16,15 @@ from palmette.machines.contract import Machine
 from palmette.machines.errors import ImageUnusable
 from palmette.machines.evidence import Evidence
 from palmette.machines.gate import Gate
-from palmette.machines.pool import LEASE_SECONDS, ImageRefused, LeasedMachine, MachinePool, machine_pool
+from palmette.machines.pool import (
+    ABSENT_SECONDS,
+    LEASE_SECONDS,
+    ImageRefused,
+    LeasedMachine,
+    MachinePool,
+    ProviderAbsent,
+    machine_pool,
+)
 from palmette.supervisors import BadSpec, DynamicSupervisor, Supervisor, child
 
 pytestmark = pytest.mark.usefixtures("provider")
@@ -252,6 +260,42 @@ def test_who_waits_too_long_is_told_what_went_wrong(provider: Provider) -> None:
         assert "no more sandboxes: quota" in str(root_cause(reason))
 
     play(main)
+
+
+@pytest.mark.parametrize("workers", [1, 8])
+def test_where_nobody_makes_machines_who_waits_is_told_within_a_minute(provider: Provider, workers: int) -> None:
+    away = Evidence(cause="daemon_gone", detail="nobody answers at unix:///var/run/docker.sock")
+    provider.refusals = [MachineLost("start a container", away)] * 999
+
+    async def lease(system: System, holder: str) -> None:
+        pool = system.whereis("machines", MachinePool)
+        with deadline(600.0), pytest.raises(ProviderAbsent, match=r"docker\.sock") as caught:
+            await pool.call(MachinePool.lease, system.whereis(holder, Worker))
+        assert caught.value.cause == "daemon_gone"
+
+    async def main(system: System, pool: Ref[MachinePool]) -> None:
+        begun = system.loop.time()
+        await asyncio.gather(*(lease(system, f"w{number}") for number in range(workers)))
+        assert ABSENT_SECONDS <= system.loop.time() - begun < 60.0
+        begun = system.loop.time()
+        await lease(system, "w0")
+        assert system.loop.time() - begun < 75.0, "the next one knows after the next attempt"
+        provider.refusals = []
+        with deadline(600.0):
+            await pool.call(MachinePool.lease, system.whereis("w0", Worker))
+
+    play(main, workers=workers)
+
+
+def test_a_daemon_that_comes_back_within_seconds_is_waited_for(provider: Provider) -> None:
+    away = Evidence(cause="daemon_gone", detail="nobody answers")
+    provider.refusals = [MachineLost("start a container", away)] * 4
+
+    async def main(system: System, pool: Ref[MachinePool]) -> None:
+        with deadline(600.0):
+            await pool.call(MachinePool.lease, system.whereis("w0", Worker))
+
+    play(main, workers=1)
 
 
 def test_no_more_come_up_at_a_time_or_per_second_than_the_gate_lets_in(provider: Provider) -> None:
