@@ -20,6 +20,7 @@ Needs ``bwrap`` and ``unshare``/``nsenter`` (util-linux), as root or where users
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import select
@@ -363,4 +364,6 @@ def _boundary(doing: str) -> Generator[None]:
     try:
         yield
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise MachineLost(f"{doing}: the host failed: {error}") from error
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        seen = Evidence(cause="disk_full" if full else "unknown", detail=str(error))
+        raise MachineLost(f"{doing}: the host failed", seen) from error

@@ -25,7 +25,7 @@ import os
 import resource
 import signal
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 from palmette.machines.runner.libc import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, PR_SET_PDEATHSIG, prctl
 from palmette.machines.runner.processes import kill_descendants, kill_tagged, reap, send
@@ -44,7 +44,7 @@ _LIMITS = {
     "file_size": resource.RLIMIT_FSIZE,
     "processes": resource.RLIMIT_NPROC,
 }
-_FIRST_TO_GO = b"500"
+_FIRST_TO_GO = 500
 """The command's oom_score_adj: when memory runs out it dies before the runner does."""
 
 
@@ -75,19 +75,23 @@ def keep(what: Launch, orders: "Callable[[], Launch | None]", report: int, runne
     told = prctl(PR_SET_PDEATHSIG, signal.SIGUSR1)
     os.umask(0o022)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    priority = OomPriority()
     following: Launch | None = what
     while following is not None and os.getppid() == runner:
-        if not _keep_one(following, report, runner, subreaper, 60.0 if told else 1.0) or not subreaper:
+        if not _keep_one(following, report, runner, priority, subreaper, 60.0 if told else 1.0) or not subreaper:
             return
         following = orders()
         # One that came too late was meant for the last job: the runner sends none for the next before its orders.
         signal.sigtimedwait({signal.SIGUSR1}, 0)
 
 
-def _keep_one(what: Launch, report: int, runner: int, subreaper: bool, patience: float) -> bool:
+def _keep_one(
+    what: Launch, report: int, runner: int, priority: "OomPriority", subreaper: bool, patience: float
+) -> bool:
     """One job from its start to its burial; whether nothing is left of it."""
     try:
-        pid = _start(what, report)
+        with priority.first_to_go():
+            pid = _start(what, report)
     finally:
         for fd in {what.cwd, what.stdin, what.stdout, what.stderr}:
             os.close(fd)
@@ -130,7 +134,6 @@ def _start(what: Launch, report: int) -> "int | None":
                 os.fchdir(what.cwd)
                 stage = "execute"
                 pid = _spawn(what)
-                _prefer_to_kill(pid)
                 if what.acknowledge:
                     _report(report, {"started": True})
                 return pid
@@ -189,8 +192,6 @@ def _become(what: Launch, report: int) -> None:
         if what.chore is not None:
             what.chore()
             os._exit(0)
-        prctl(PR_SET_DUMPABLE, 1)  # else the file is root's; what it executes would have become so anyway
-        _prefer_to_kill(os.getpid())
         stage = "limits"
         for name, number in _LIMITS.items():
             if name in what.limits:
@@ -211,14 +212,31 @@ def _become(what: Launch, report: int) -> None:
         os._exit(127)
 
 
-def _prefer_to_kill(pid: int) -> None:
-    # No such file, not ours, or it was higher already, and only root lowers it.
-    with contextlib.suppress(OSError):
-        fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+class OomPriority:
+    """So that what this process starts is killed for memory before the process itself, from the first moment."""
+
+    def __init__(self) -> None:
+        self._fd = -1
+        self._own = b"0"
+        prctl(PR_SET_DUMPABLE, 1)  # else the file is root's
+        with contextlib.suppress(OSError):  # there is none, or it is not for us
+            self._fd = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+            self._own = os.read(self._fd, 16).strip()
+        prctl(PR_SET_DUMPABLE, 0)
+
+    @contextlib.contextmanager
+    def first_to_go(self) -> "Generator[None]":
+        """For what is started meanwhile."""
+        self._set(max(_FIRST_TO_GO, int(self._own)))
         try:
-            os.write(fd, _FIRST_TO_GO)
+            yield
         finally:
-            os.close(fd)
+            self._set(int(self._own))
+
+    def _set(self, value: int) -> None:
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):  # it may not be lowered again
+                os.pwrite(self._fd, b"%d" % value, 0)
 
 
 def complain() -> None:

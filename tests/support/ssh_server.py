@@ -69,6 +69,12 @@ class SshServer:
         }
 
     @property
+    def pid(self) -> int:
+        """Of the process that takes connections."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def address(self) -> str:
         """``user@host:port``."""
         return f"{self.user}@127.0.0.1:{self.port}"
