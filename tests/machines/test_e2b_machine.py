@@ -1,4 +1,4 @@
-"""Whole machines on E2B: the contract is kept, and every end of the sandbox is a lost machine with its cause."""
+"""Whole machines on E2B: a long life, and every end of the sandbox is a lost machine with its cause."""
 
 from __future__ import annotations
 
@@ -14,34 +14,15 @@ from e2b_fixtures import shared_stand_in as shared_stand_in
 from e2b_fixtures import stand_in as stand_in
 from support.e2b_stand_in import StandIn
 
-from palmette.machines import conformance
-from palmette.machines.conformance import checks
 from palmette.machines.e2b import E2bAccount, E2bBackend
 from palmette.machines.errors import MachineError, MachineLost
 from palmette.machines.hosted import HostedMachine
 from palmette.machines.images import machine_for
 
-# Seconds each, and about the runner alone; `palmette machines check e2b` has them all.
-_SLOW = {"limits", "many_files", "timeouts_are_private", "timeout_kills_many"} | {
-    f"timeout_kills{what}" for what in ("", "_children", "_sessions", "_orphans", "_the_stubborn", "_the_stopped")
-}
-
-
 @pytest.fixture
 async def machine(stand_in: StandIn) -> AsyncIterator[HostedMachine]:
     async with _machine(stand_in) as one:
         yield one
-
-
-async def test_the_contract_is_kept(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in stand_in.connection.items():
-        monkeypatch.setenv(f"E2B_{name.upper()}", str(value))
-    report = await conformance.check("e2b", only=[each.name for each in checks() if each.name not in _SLOW])
-    assert report.broken == ()
-    assert report.kept > 80
-    assert [result.name for result in report.not_promised] == ["snapshot_grades"]
-    seen = await stand_in.report()
-    assert (seen.sandboxes, seen.leaks) == ({}, 0)
 
 
 async def test_a_template_is_named_by_the_image_string(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
