@@ -19,6 +19,7 @@ from palmette.machines.errors import MachineError, MachineLost
 from palmette.machines.hosted import HostedMachine
 from palmette.machines.images import machine_for
 
+
 @pytest.fixture
 async def machine(stand_in: StandIn) -> AsyncIterator[HostedMachine]:
     async with _machine(stand_in) as one:
