@@ -38,6 +38,8 @@ OPENING = 30.0
 """Seconds for a channel, and again for the runner's first word."""
 PULSE = 0.75
 """Seconds that a runner has for a sign of life before its backend is asked."""
+LAST_WORDS = 0.1
+"""Seconds for what a runner said before its place was found to be unwell."""
 SILENCE = 20.0
 """Seconds without a byte from a runner in a place that is well, after which it is taken for frozen."""
 _WORD = b"palmette-lives"
@@ -251,6 +253,8 @@ class Connection:
         """Raises MachineLost: the place of a silent runner is not well."""
         heard_at = session.heard_at
         evidence = await self.examine()
+        if evidence is not None:  # its last words may lie in the channel, and say more
+            await asyncio.wait([session.ended], timeout=LAST_WORDS)
         if evidence is None or self._still or session.ended.done() or session.heard_at > heard_at:
             return
         silent = asyncio.get_running_loop().time() - heard_at

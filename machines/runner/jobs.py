@@ -49,8 +49,9 @@ class Job:
     ) -> None:
         self.number = number
         self.keeper: Keeper | None = None
-        """Once it was started; to be had by another job when this one is done, unless :attr:`keeper_lost`."""
-        self.keeper_lost = False
+        """Once it was started."""
+        self._keeper_died = False
+        self._was_killed = False
         self.done = False
         self._loop = loop
         self._gauges = gauges
@@ -69,7 +70,7 @@ class Job:
         self._report_text = b""
         self._status: int | None = None
         self._failed: dict[str, object] | None = None
-        self.left = 0
+        self._left = 0
         self._timed_out = False
         self._held = False
         self._killing = False
@@ -165,6 +166,11 @@ class Job:
             self._watch_output()
 
     @property
+    def frees_keeper(self) -> bool:
+        """Whether its keeper may have another job, this one being done: nothing is left, no signal is under way."""
+        return not (self._keeper_died or self._was_killed or self._left)
+
+    @property
     def pid(self) -> int:
         """Of its keeper."""
         assert self.keeper is not None, "it was started"
@@ -173,7 +179,7 @@ class Job:
     def kill(self) -> None:
         """With all that it started."""
         if not self._killing:
-            self._killing = True
+            self._killing = self._was_killed = True
             self.due = self._loop.now + KILL_DEADLINE + 1.0
             send(self.pid, signal.SIGUSR1)
             send(self.pid, signal.SIGCONT)  # a command may have stopped it
@@ -277,8 +283,8 @@ class Job:
             if "status" in message:
                 self._status = message["status"]
                 self._after_exit(message["gone"])
-            self.left = message.get("left", 0)
-            if message.get("gone") or self.left:
+            self._left = message.get("left", 0)
+            if message.get("gone") or self._left:
                 self._finish()
                 return
 
@@ -295,8 +301,8 @@ class Job:
             self.kill()
 
     def _keeper_gone(self) -> None:
-        self.keeper_lost = True
-        self.left = self._kill_strays()
+        self._keeper_died = True
+        self._left = self._kill_strays()
         self._finish()
 
     def _finish(self) -> None:
@@ -324,7 +330,7 @@ class Job:
         number = os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else None
         kills, refusals = self._gauges.read()
         evidence = None
-        if self.keeper_lost:
+        if self._keeper_died:
             number = number or (int(signal.SIGKILL) if code is None else None)
             evidence = "runner_killed"
         elif self._timed_out or self._failed is not None:
@@ -343,7 +349,7 @@ class Job:
             "left_out": sum(tail.left_out for tail in self._tails.values()) if self._keep is not None else 0,
             "duration": time.monotonic() - self._began,
             "failed": self._failed,
-            "left": self.left,
+            "left": self._left,
             "evidence": evidence,
         }
 

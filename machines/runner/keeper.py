@@ -11,7 +11,8 @@
 
 So that job 1 can be killed to its last process, whatever that did to its session, its group or its environment, while
 job 2 runs on. The keeper tells the runner, in lines of JSON, how the command ended and when nothing is left of it; then
-it may be given the next. SIGUSR1 tells it to kill; the kernel sends it too when the runner dies.
+it may be given the next. SIGUSR1 tells it to kill; the kernel sends it too when the runner dies. A keeper that was told
+to kill has no further job: the signal might come when its own is gone, and would be taken for another's.
 
 A keeper is a fork of the runner that never returns. The command's first process is spawned, which takes a third of the
 time of another fork, or is a fork of the keeper where it has to do something before it executes.
@@ -81,8 +82,6 @@ def keep(what: Launch, orders: "Callable[[], Launch | None]", report: int, runne
         if not _keep_one(following, report, runner, priority, subreaper, 60.0 if told else 1.0) or not subreaper:
             return
         following = orders()
-        # One that came too late was meant for the last job: the runner sends none for the next before its orders.
-        signal.sigtimedwait({signal.SIGUSR1}, 0)
 
 
 def _keep_one(

@@ -194,10 +194,10 @@ class Runner:
         self._jobs[number] = job
 
     def _dismiss(self, job: Job) -> None:
-        """Its keeper waits for the next job, if it is in its senses and not one too many."""
+        """Its keeper waits for the next job, if it may have one and is not one too many."""
         keeper = job.keeper
         assert keeper is not None, "it was started"
-        if not self._subreaper or job.keeper_lost or job.left or len(self._keepers) == _SPARE:
+        if not self._subreaper or not job.frees_keeper or len(self._keepers) == _SPARE:
             keeper.close()
             return
         self._keepers.append(keeper)
