@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -39,8 +39,13 @@ class Order(msgspec.Struct, frozen=True):
 
     node: str
     socket: str
+    """Where the node says hello on its own host."""
     token: str
     heartbeat: Heartbeat
+    address: str = ""
+    """``HOST:PORT`` of the program, if that is on another host. The node talks to it over TLS, and says hello twice."""
+    credentials: str = ""
+    """The directory with the certificates for that."""
 
     def __repr__(self) -> str:
         return f"<order for {self.node}>"  # the token is nobody's business
@@ -65,6 +70,15 @@ class Stillborn(msgspec.Struct, frozen=True, array_like=True, tag="stillborn"):
 
     def __repr__(self) -> str:
         return f"<{self.node} is stillborn>"
+
+
+class Enter(msgspec.Struct, frozen=True, array_like=True, tag="enter"):
+    """The first frame between two systems of a cluster (see :mod:`palmette.actors.cluster.peers`)."""
+
+    role: Literal["member", "program", "lifeline", "visitor"]
+    name: str
+    incarnation: int
+    """Of the process that calls: a member that comes back has another one."""
 
 
 class StartActor(msgspec.Struct, frozen=True, array_like=True, tag="start"):
@@ -220,7 +234,7 @@ class Logged(msgspec.Struct, frozen=True, array_like=True, tag="logged"):
     at: float
 
 
-Greeting = Hello | Stillborn
+Greeting = Hello | Stillborn | Enter
 Frame = (
     Greeting | StartActor | Started | NotStarted | Ended | Call | Reply | CallFailed | Cast | Send | Monitor | Fell
     | Tie | Untie | ExitSignal | Stop | Kill | AskTree | TreeIs | Exited | Logged | Beat | GivenUp

@@ -1,0 +1,339 @@
+"""The head of a cluster: it knows the members, and says where a program's children may run.
+
+It is asked for a place (:meth:`Head.place`) and gives a :class:`~palmette.actors.cluster.records.Lease`; the rest is
+between the program and the member. So a head that dies takes nothing with it: what runs goes on, members and programs
+come back to its successor and say what they run and hold, and only new places wait meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import msgspec
+
+from palmette.actors.actor import Actor
+from palmette.actors.cluster.capabilities import Capabilities
+from palmette.actors.cluster.channel import Address, Listener, listen
+from palmette.actors.cluster.credentials import Credentials
+from palmette.actors.cluster.membership import Membership
+from palmette.actors.cluster.peers import Door, Peer
+from palmette.actors.cluster.placement import Accounts, Needs, Placed, Unsatisfiable, Waiting
+from palmette.actors.cluster.records import MEMBERSHIP, PROGRAM, ClusterRow, Lease, MemberCard, MemberRow, Running
+from palmette.actors.deadlines import deadline
+from palmette.actors.endpoints import endpoint
+from palmette.actors.errors import ActorDied, DeadlineExceeded, Refused
+from palmette.actors.exits import Reason
+
+ATTEND_SECONDS: Final = 20.0
+"""For a member to get in touch with a program."""
+REMEMBERED_SECONDS: Final = 600.0
+"""For which a lost member is expected to come back: what only it could satisfy waits, and is not refused."""
+
+
+class _Member(msgspec.Struct):
+    card: MemberCard
+    peer: Peer
+    since: float
+    draining: bool = False
+
+
+class _Lost(msgspec.Struct):
+    row: MemberRow
+    at: float
+
+
+class _Arrived(msgspec.Struct, frozen=True):
+    program: str
+
+
+class _Gone(msgspec.Struct, frozen=True):
+    role: str
+    name: str
+    incarnation: int
+
+
+class _Forget(msgspec.Struct, frozen=True):
+    program: str
+    peer_id: int
+
+
+class Head(Actor):
+    """See the module's text. ``bind`` and ``port``: where members and programs connect to."""
+
+    def __init__(self, bind: str, port: int, credentials: str) -> None:
+        self._bind = bind
+        self._port = port
+        self._directory = credentials
+        self._listener: Listener | None = None
+        self._door = Door(self.system, self._came, self._went)
+        self._members: dict[str, _Member] = {}
+        self._lost: dict[str, _Lost] = {}
+        self._programs: dict[str, tuple[Peer, str]] = {}
+        """Each with the address that it listens at."""
+        self._accounts = Accounts()
+        self._leases: dict[str, Lease] = {}
+        self._waiting: dict[asyncio.Future[None], str] = {}
+        """Placements that nothing is free for, first come first served, with what they wait for."""
+
+    async def started(self) -> None:
+        credentials = await asyncio.to_thread(Credentials.load, self._directory or None)
+        self._listener = await listen(self._door.accept, credentials, self._bind, self._port)
+
+    async def stopping(self, reason: Reason) -> None:
+        self._door.close()
+        if self._listener is not None:
+            await self._listener.close()
+
+    # --- who is there ----------------------------------------------------------------------------------------------
+
+    @endpoint
+    async def join(self, card: MemberCard) -> None:
+        """A member is here, or here again: with what it runs.
+
+        Raises:
+            Refused: somebody else has its name.
+        """
+        peer = self._peer("member", card.name, card.incarnation)
+        known = self._members.get(card.name)
+        if known is not None and known.card.incarnation != card.incarnation:
+            raise Refused(
+                f"there is a member named {card.name!r} already, at {known.peer.link.remote}; start this one with "
+                f"--name and another name (if that one has died: it is given up within {self.system.heartbeat.loss:g} s)"
+            )
+        self._lost.pop(card.name, None)
+        if known is not None:
+            self._accounts.remove(card.name)
+        self._members[card.name] = _Member(card, peer, time.time(), known is not None and known.draining)
+        self._accounts.add(card.name, card.incarnation, card.capabilities, limit=card.limit)
+        if self._members[card.name].draining:
+            self._accounts.drain(card.name)
+        for lease in [running.lease for running in card.running] + [*self._leases.values()]:
+            if lease.member == card.name and lease.incarnation == card.incarnation:
+                self._restore(lease)
+        self._look_again()
+
+    @endpoint
+    async def enter(self, program: str, address: str, held: tuple[Lease, ...]) -> None:
+        """A program is here, or here again: with what it holds. ``address`` is where members reach it."""
+        self._programs[program] = (self._peer("program", program, None), address)
+        for lease in held:
+            member = self._members.get(lease.member)
+            if member is None or member.card.incarnation == lease.incarnation:
+                self._restore(lease)
+
+    def _restore(self, lease: Lease) -> None:
+        self._leases[lease.id] = lease
+        if lease.member in self._members:
+            self._accounts.restore(lease.id, lease.member, lease.needs, lease.gpus)
+
+    def _peer(self, role: str, name: str, incarnation: int | None) -> Peer:
+        for peer in self._door.peers.values():
+            who = peer.who
+            if who.role == role and who.name == name and incarnation in (None, who.incarnation):
+                return peer
+        raise Refused(f"no {role} {name!r} is connected")
+
+    def _came(self, peer: Peer) -> None:
+        pass  # it says more with its first call
+
+    def _went(self, peer: Peer, why: str) -> None:
+        # Through the mailbox: after what it had still asked for.
+        self.ref.send(_Gone(peer.who.role, peer.name, peer.who.incarnation))
+
+    async def receive(self, message: object) -> None:
+        match message:
+            case _Gone("member", name, incarnation):
+                member = self._members.get(name)
+                if member is not None and member.card.incarnation == incarnation and not member.peer.is_connected():
+                    self._lose(member)
+            case _Gone("program", name):
+                entry = self._programs.get(name)
+                if entry is not None and not entry[0].is_connected():
+                    # It may be back before its members have given it up, and go on.
+                    self.send_after(self.system.heartbeat.loss, _Forget(name, id(entry[0])))
+            case _Forget(program, peer_id):
+                entry = self._programs.get(program)
+                if entry is not None and id(entry[0]) == peer_id:
+                    del self._programs[program]
+                    self.start_task(self._forget(program), tag="forget")
+            case _:
+                pass  # a visitor has left, or a task is done
+
+    def _lose(self, member: _Member) -> None:
+        card = member.card
+        row = self._row(member, "lost")
+        del self._members[card.name]
+        self._lost[card.name] = _Lost(row, self.system.loop.time())
+        self._accounts.remove(card.name)
+        # Its processes end by their own lease; the programs know, and ask for other places.
+        for lease in [lease for lease in self._leases.values() if lease.member == card.name]:
+            del self._leases[lease.id]
+
+    async def _forget(self, program: str) -> None:
+        """A program is gone for good: what it held is free when nothing of it runs any more."""
+        for member in list(self._members.values()):
+            held = [lease.id for lease in self._leases.values() if _is(lease, program, member.card.name)]
+            if held:
+                try:
+                    with deadline(ATTEND_SECONDS):
+                        await member.peer.ref(MEMBERSHIP, Membership).call(Membership.forget, program)
+                except (ActorDied, DeadlineExceeded):
+                    continue  # the member is on its way out, and its accounts with it
+                self._release(held)
+
+    # --- places ----------------------------------------------------------------------------------------------------
+
+    @endpoint
+    async def place(self, program: str, path: str, needs: Needs) -> Lease:
+        """A place for the child at ``path``, reserved until it is released. Waits up to ``needs.wait`` seconds.
+
+        Raises:
+            Unsatisfiable: no member could ever have it; the text says what each of them lacks.
+            Refused: what it needs did not become free in time.
+        """
+        return self.answer_later(self._place(program, path, needs))
+
+    async def _place(self, program: str, path: str, needs: Needs) -> Lease:
+        until = self.system.loop.time() + needs.wait
+        while True:
+            id = secrets.token_hex(8)
+            found = self._find(id, needs)
+            if isinstance(found, Placed):
+                member = self._members[found.node]
+                lease = Lease(id, program, path, found.node, member.card.incarnation, needs, found.gpus, found.environment)
+                self._leases[id] = lease
+                if await self._introduce(member, program):
+                    return lease
+                self._release([id])
+                continue
+            if self.system.loop.time() >= until:
+                raise Refused(f"nothing became free for {path} within {needs.wait:g} s: {found.reason}")
+            change: asyncio.Future[None] = self.system.loop.create_future()
+            self._waiting[change] = f"{path}: {found.reason}"
+            try:
+                await asyncio.wait([change], timeout=until - self.system.loop.time())
+            finally:
+                self._waiting.pop(change, None)
+
+    def _find(self, id: str, needs: Needs) -> Placed | Waiting:
+        try:
+            return self._accounts.place(id, needs)
+        except Unsatisfiable:
+            for name, lost in self._still_expected():
+                if _would_do(lost, needs):
+                    return Waiting(f"member {name} could have it, and is lost")
+            raise
+
+    def _still_expected(self) -> Iterable[tuple[str, Capabilities]]:
+        now = self.system.loop.time()
+        for name, lost in list(self._lost.items()):
+            if now - lost.at > REMEMBERED_SECONDS:
+                del self._lost[name]
+            else:
+                yield name, lost.row.capabilities
+
+    async def _introduce(self, member: _Member, program: str) -> bool:
+        """Have a member get in touch with a program; false if the member is gone."""
+        if program not in self._programs:
+            raise Refused(f"program {program} has left")
+        try:
+            with deadline(ATTEND_SECONDS):
+                ref = member.peer.ref(MEMBERSHIP, Membership)
+                await ref.call(Membership.attend, program, self._programs[program][1])
+        except ActorDied:
+            if self._members.get(member.card.name) is member:
+                self._lose(member)
+            return False
+        return True
+
+    @endpoint
+    async def release(self, lease: str) -> None:
+        """A place is free again: nothing runs there any more."""
+        self._release([lease])
+
+    def _release(self, leases: Iterable[str]) -> None:
+        for id in leases:
+            if self._leases.pop(id, None) is not None:
+                self._accounts.release(id)
+        self._look_again()
+
+    def _look_again(self) -> None:
+        for change in self._waiting:
+            if not change.done():
+                change.set_result(None)
+
+    # --- for people ------------------------------------------------------------------------------------------------
+
+    @endpoint
+    async def cluster(self) -> ClusterRow:
+        """Who is here."""
+        list(self._still_expected())
+        rows = [self._row(member, "draining" if member.draining else "up") for member in self._members.values()]
+        return ClusterRow(
+            address=str(Address(self._bind, self._port)),
+            members=(*rows, *(lost.row for lost in self._lost.values())),
+            programs=tuple(self._programs),
+            waiting=tuple(self._waiting.values()),
+        )
+
+    def _row(self, member: _Member, state: str) -> MemberRow:
+        card = member.card
+        return MemberRow(
+            name=card.name,
+            state="lost" if state == "lost" else "draining" if state == "draining" else "up",
+            address=member.peer.link.remote,
+            incarnation=card.incarnation,
+            capabilities=card.capabilities,
+            leases=tuple(lease for lease in self._leases.values() if lease.member == card.name),
+            since=time.time() if state == "lost" else member.since,
+        )
+
+    @endpoint
+    async def drain(self, name: str, move: bool = False) -> int:
+        """Give a member nothing new. With ``move``, what runs there is stopped, and started elsewhere by its
+        supervisor; else it is left to finish. How many children were there."""
+        member = self._member(name)
+        member.draining = True
+        self._accounts.drain(name)
+        leases = [lease for lease in self._leases.values() if lease.member == name]
+        if move:
+            self._tell_to_move(leases)
+        return len(leases)
+
+    def _tell_to_move(self, leases: Iterable[Lease]) -> None:
+        from palmette.actors.cluster.program import Cluster
+
+        for lease in leases:
+            entry = self._programs.get(lease.program)
+            if entry is not None:
+                entry[0].ref(PROGRAM, Cluster).cast(Cluster.move, lease)
+
+    @endpoint
+    async def remove(self, name: str) -> None:
+        """Have a member leave: what runs there is killed. One that is lost is forgotten."""
+        if self._lost.pop(name, None) is not None:
+            return
+        self._member(name).peer.ref(MEMBERSHIP, Membership).cast(Membership.leave)
+
+    def _member(self, name: str) -> _Member:
+        if name not in self._members:
+            raise Refused(f"no member is called {name!r}; there are {', '.join(self._members) or 'none'}")
+        return self._members[name]
+
+
+def _is(lease: Lease, program: str, member: str) -> bool:
+    return lease.program == program and lease.member == member
+
+
+def _would_do(capabilities: Capabilities, needs: Needs) -> bool:
+    alone = Accounts()
+    alone.add("it", 0, capabilities)
+    try:
+        alone.place("it", needs)
+    except Unsatisfiable:
+        return False
+    return True
