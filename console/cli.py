@@ -12,8 +12,9 @@ from typing import NoReturn
 
 import typer
 
-from palmette.console.commands import machines
+from palmette.console.commands import cluster, machines, nodes
 from palmette.console.commands.demo import demo
+from palmette.console.commands.node import node
 from palmette.console.commands.report import report
 from palmette.console.commands.resume import resume
 from palmette.console.commands.run import run
@@ -44,9 +45,12 @@ for command, panel in (
     (tree, "Look inside a running one"),
     (why, "Look inside a running one"),
     (stop, "Look inside a running one"),
+    (node, "Several hosts"),
     (version, "Other"),
 ):
     app.command(rich_help_panel=panel)(command)
+app.add_typer(nodes.app, name="nodes", rich_help_panel="Several hosts")
+app.add_typer(cluster.app, name="cluster", rich_help_panel="Several hosts")
 app.add_typer(machines.app, name="machines", rich_help_panel="Other")
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -21,8 +22,18 @@ from palmette.actors.cluster.channel import Address, Listener, listen
 from palmette.actors.cluster.credentials import Credentials
 from palmette.actors.cluster.membership import Membership
 from palmette.actors.cluster.peers import Door, Peer
-from palmette.actors.cluster.placement import Accounts, Needs, Placed, Unsatisfiable, Waiting
-from palmette.actors.cluster.records import MEMBERSHIP, PROGRAM, ClusterRow, Lease, MemberCard, MemberRow, Running
+from palmette.actors.cluster.needs import Needs
+from palmette.actors.cluster.placement import Accounts, Placed, Unsatisfiable, Waiting
+from palmette.actors.cluster.records import (
+    MEMBERSHIP,
+    PROGRAM,
+    ClusterRow,
+    Denied,
+    Lease,
+    MemberCard,
+    MemberRow,
+    MemberState,
+)
 from palmette.actors.deadlines import deadline
 from palmette.actors.endpoints import endpoint
 from palmette.actors.errors import ActorDied, DeadlineExceeded, Refused
@@ -38,7 +49,6 @@ class _Member(msgspec.Struct):
     card: MemberCard
     peer: Peer
     since: float
-    draining: bool = False
 
 
 class _Lost(msgspec.Struct):
@@ -80,13 +90,13 @@ class Head(Actor):
         """Placements that nothing is free for, first come first served, with what they wait for."""
 
     async def started(self) -> None:
-        credentials = await asyncio.to_thread(Credentials.load, self._directory or None)
+        credentials = await asyncio.to_thread(Credentials.load, Path(self._directory))
         self._listener = await listen(self._door.accept, credentials, self._bind, self._port)
 
     async def stopping(self, reason: Reason) -> None:
         self._door.close()
         if self._listener is not None:
-            await self._listener.close()
+            self._listener.close()
 
     # --- who is there ----------------------------------------------------------------------------------------------
 
@@ -105,14 +115,10 @@ class Head(Actor):
                 f"--name and another name (if that one has died: it is given up within {self.system.heartbeat.loss:g} s)"
             )
         self._lost.pop(card.name, None)
-        if known is not None:
-            self._accounts.remove(card.name)
-        self._members[card.name] = _Member(card, peer, time.time(), known is not None and known.draining)
-        self._accounts.add(card.name, card.incarnation, card.capabilities, limit=card.limit)
-        if self._members[card.name].draining:
-            self._accounts.drain(card.name)
+        self._members[card.name] = _Member(card, peer, time.time() if known is None else known.since)
+        self._accounts.add(card.name, card.incarnation, card.capabilities, card.limit)
         for lease in [running.lease for running in card.running] + [*self._leases.values()]:
-            if lease.member == card.name and lease.incarnation == card.incarnation:
+            if lease.member == card.name and lease.placed.incarnation == card.incarnation:
                 self._restore(lease)
         self._look_again()
 
@@ -122,13 +128,14 @@ class Head(Actor):
         self._programs[program] = (self._peer("program", program, None), address)
         for lease in held:
             member = self._members.get(lease.member)
-            if member is None or member.card.incarnation == lease.incarnation:
+            if member is None or member.card.incarnation == lease.placed.incarnation:
                 self._restore(lease)
 
     def _restore(self, lease: Lease) -> None:
         self._leases[lease.id] = lease
         if lease.member in self._members:
-            self._accounts.restore(lease.id, lease.member, lease.needs, lease.gpus)
+            placed = lease.placed
+            self._accounts.restore(lease.id, lease.needs, placed.node, placed.incarnation, placed.gpus)
 
     def _peer(self, role: str, name: str, incarnation: int | None) -> Peer:
         for peer in self._door.peers.values():
@@ -188,53 +195,51 @@ class Head(Actor):
     # --- places ----------------------------------------------------------------------------------------------------
 
     @endpoint
-    async def place(self, program: str, path: str, needs: Needs) -> Lease:
-        """A place for the child at ``path``, reserved until it is released. Waits up to ``needs.wait`` seconds.
-
-        Raises:
-            Unsatisfiable: no member could ever have it; the text says what each of them lacks.
-            Refused: what it needs did not become free in time.
-        """
+    async def place(self, program: str, path: str, needs: Needs) -> Lease | Denied:
+        """A place for the child at ``path``, reserved until it is released. Waits up to ``needs.wait`` seconds."""
         return self.answer_later(self._place(program, path, needs))
 
-    async def _place(self, program: str, path: str, needs: Needs) -> Lease:
+    async def _place(self, program: str, path: str, needs: Needs) -> Lease | Denied:
         until = self.system.loop.time() + needs.wait
-        while True:
-            id = secrets.token_hex(8)
-            found = self._find(id, needs)
-            if isinstance(found, Placed):
-                member = self._members[found.node]
-                lease = Lease(id, program, path, found.node, member.card.incarnation, needs, found.gpus, found.environment)
-                self._leases[id] = lease
-                if await self._introduce(member, program):
-                    return lease
-                self._release([id])
-                continue
-            if self.system.loop.time() >= until:
-                raise Refused(f"nothing became free for {path} within {needs.wait:g} s: {found.reason}")
-            change: asyncio.Future[None] = self.system.loop.create_future()
-            self._waiting[change] = f"{path}: {found.reason}"
-            try:
-                await asyncio.wait([change], timeout=until - self.system.loop.time())
-            finally:
-                self._waiting.pop(change, None)
+        id = secrets.token_hex(8)
+        try:
+            while True:
+                found = self._find(id, needs)
+                if isinstance(found, Placed):
+                    self._leases[id] = lease = Lease(found, program, path, needs)
+                    if await self._introduce(self._members[found.node], program):
+                        return lease
+                    self._release([id])
+                    continue
+                if self.system.loop.time() >= until:
+                    self._accounts.release(id)
+                    return Denied(f"it waited {needs.wait:g} s for a place: {found.reason}", for_ever=False)
+                change: asyncio.Future[None] = self.system.loop.create_future()
+                self._waiting[change] = f"{path}: {found.reason}"
+                try:
+                    await asyncio.wait([change], timeout=until - self.system.loop.time())
+                finally:
+                    self._waiting.pop(change, None)
+        except Unsatisfiable as error:
+            return Denied(str(error), for_ever=True)
+        except BaseException:
+            self._release([id])
+            self._accounts.release(id)  # its place in the line
+            raise
 
     def _find(self, id: str, needs: Needs) -> Placed | Waiting:
         try:
             return self._accounts.place(id, needs)
         except Unsatisfiable:
-            for name, lost in self._still_expected():
-                if _would_do(lost, needs):
-                    return Waiting(f"member {name} could have it, and is lost")
+            for name, capabilities in self._still_expected():
+                if _would_do(name, capabilities, needs):
+                    return Waiting(lease=id, reason=f"member {name} could have it, and is lost")
             raise
 
-    def _still_expected(self) -> Iterable[tuple[str, Capabilities]]:
+    def _still_expected(self) -> list[tuple[str, Capabilities]]:
         now = self.system.loop.time()
-        for name, lost in list(self._lost.items()):
-            if now - lost.at > REMEMBERED_SECONDS:
-                del self._lost[name]
-            else:
-                yield name, lost.row.capabilities
+        self._lost = {name: lost for name, lost in self._lost.items() if now - lost.at < REMEMBERED_SECONDS}
+        return [(name, lost.row.capabilities) for name, lost in self._lost.items()]
 
     async def _introduce(self, member: _Member, program: str) -> bool:
         """Have a member get in touch with a program; false if the member is gone."""
@@ -262,6 +267,7 @@ class Head(Actor):
         self._look_again()
 
     def _look_again(self) -> None:
+        self._accounts.grant()  # who was served, or has no hope any more, learns of it when it asks again
         for change in self._waiting:
             if not change.done():
                 change.set_result(None)
@@ -271,8 +277,8 @@ class Head(Actor):
     @endpoint
     async def cluster(self) -> ClusterRow:
         """Who is here."""
-        list(self._still_expected())
-        rows = [self._row(member, "draining" if member.draining else "up") for member in self._members.values()]
+        self._still_expected()
+        rows = [self._row(member, self._state(member)) for member in self._members.values()]
         return ClusterRow(
             address=str(Address(self._bind, self._port)),
             members=(*rows, *(lost.row for lost in self._lost.values())),
@@ -280,11 +286,14 @@ class Head(Actor):
             waiting=tuple(self._waiting.values()),
         )
 
-    def _row(self, member: _Member, state: str) -> MemberRow:
+    def _state(self, member: _Member) -> MemberState:
+        return "draining" if self._accounts.members[member.card.name].draining else "up"
+
+    def _row(self, member: _Member, state: MemberState) -> MemberRow:
         card = member.card
         return MemberRow(
             name=card.name,
-            state="lost" if state == "lost" else "draining" if state == "draining" else "up",
+            state=state,
             address=member.peer.link.remote,
             incarnation=card.incarnation,
             capabilities=card.capabilities,
@@ -296,8 +305,7 @@ class Head(Actor):
     async def drain(self, name: str, move: bool = False) -> int:
         """Give a member nothing new. With ``move``, what runs there is stopped, and started elsewhere by its
         supervisor; else it is left to finish. How many children were there."""
-        member = self._member(name)
-        member.draining = True
+        self._member(name)
         self._accounts.drain(name)
         leases = [lease for lease in self._leases.values() if lease.member == name]
         if move:
@@ -329,11 +337,11 @@ def _is(lease: Lease, program: str, member: str) -> bool:
     return lease.program == program and lease.member == member
 
 
-def _would_do(capabilities: Capabilities, needs: Needs) -> bool:
+def _would_do(name: str, capabilities: Capabilities, needs: Needs) -> bool:
     alone = Accounts()
-    alone.add("it", 0, capabilities)
+    alone.add(name, 0, capabilities)
     try:
-        alone.place("it", needs)
+        alone.place("", needs)
     except Unsatisfiable:
         return False
     return True

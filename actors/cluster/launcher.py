@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 import msgspec
@@ -60,7 +61,7 @@ class Launcher(Actor):
         self._credentials: Credentials | None = None
 
     async def started(self) -> None:
-        self._credentials = await asyncio.to_thread(Credentials.load, self._member.credentials or None)
+        self._credentials = await asyncio.to_thread(Credentials.load, Path(self._member.credentials))
         self._directory = await asyncio.to_thread(Directory)
         socket = str(self._directory.socket)
         self._server = await asyncio.get_running_loop().create_unix_server(lambda: _Doorbell(self), socket)
@@ -140,7 +141,7 @@ class Launcher(Actor):
             order,
             socket=str(self._directory.socket),
             credentials=self._member.credentials,
-            environment=lease.environment,
+            environment=lease.placed.environment,
         )
         self._nodes[order.node] = node = _Node(order, lease)
         self.start_task(self._start(node), tag="launch")

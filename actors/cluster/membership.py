@@ -7,6 +7,7 @@ host does not notice: that is between the launcher and the programs.
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import msgspec
 
@@ -44,8 +45,8 @@ class Member(msgspec.Struct, frozen=True):
     capabilities: Capabilities
     head: str
     """``HOST:PORT``."""
-    credentials: str = ""
-    """The directory with the certificates; the default one where it is empty."""
+    credentials: str
+    """The directory with this host's certificate."""
     limit: int | None = None
 
 
@@ -60,7 +61,7 @@ class Membership(Actor):
         from palmette.actors.cluster.head import Head
 
         member = self._member
-        credentials = await asyncio.to_thread(Credentials.load, member.credentials or None)
+        credentials = await asyncio.to_thread(Credentials.load, Path(member.credentials))
         running = await self.sibling("launcher", Launcher).call(Launcher.running)
         card = MemberCard(member.name, member.incarnation, member.capabilities, running, member.limit)
         who = Enter("member", member.name, member.incarnation)

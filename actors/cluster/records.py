@@ -7,7 +7,8 @@ from typing import Final, Literal
 import msgspec
 
 from palmette.actors.cluster.capabilities import Capabilities
-from palmette.actors.cluster.placement import Needs
+from palmette.actors.cluster.needs import Needs
+from palmette.actors.cluster.placement import Placed
 from palmette.actors.wire import Order
 
 HEAD: Final = "/head"
@@ -15,6 +16,7 @@ HEAD: Final = "/head"
 MEMBERSHIP: Final = "/membership"
 LAUNCHER: Final = "/launcher"
 PROGRAM: Final = "/system/cluster"
+MemberState = Literal["up", "draining", "lost"]
 DEFAULT_PORT: Final = 1900
 """The port of Thespian's convention leaders, and of ours."""
 
@@ -22,17 +24,27 @@ DEFAULT_PORT: Final = 1900
 class Lease(msgspec.Struct, frozen=True):
     """A place on a member that a program's child has: while it holds it, nobody else gets those devices."""
 
-    id: str
+    placed: Placed
     program: str
     path: str
     """The child's address in its program."""
-    member: str
-    incarnation: int
-    """The member's."""
     needs: Needs
-    gpus: tuple[int, ...] = ()
-    environment: dict[str, str] = {}
-    """For the child's process, before anything is imported in it."""
+
+    @property
+    def id(self) -> str:
+        return self.placed.lease
+
+    @property
+    def member(self) -> str:
+        return self.placed.node
+
+
+class Denied(msgspec.Struct, frozen=True):
+    """Why there is no place."""
+
+    text: str
+    for_ever: bool
+    """Whether it exists nowhere; else it was in use for as long as the program would wait."""
 
 
 class Running(msgspec.Struct, frozen=True):
@@ -58,7 +70,7 @@ class MemberRow(msgspec.Struct, frozen=True, kw_only=True):
     """One member, for people."""
 
     name: str
-    state: Literal["up", "draining", "lost"]
+    state: MemberState
     address: str
     incarnation: int
     capabilities: Capabilities
