@@ -1,0 +1,1 @@
+"""Nodes across hosts: a cluster's credentials, and the connections between its hosts."""
