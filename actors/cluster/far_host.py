@@ -77,15 +77,19 @@ class FarHost:
         if not self.is_gone:
             self._peer.ref(LAUNCHER, Launcher).cast(Launcher.kill, node)
 
-    def lost(self) -> None:
-        """Its lifeline is."""
-        # By now, or once the lease has run out, its launcher has killed what it had of ours.
-        self.system.loop.call_later(self.lease, self._all_over)
+    def over(self, node: str) -> None:
+        """A process has ended."""
+        process = self._processes.pop(node, None)
+        if process is not None:
+            process.is_over()
+
+    def lost(self, *, at_once: bool) -> None:
+        """Its lifeline is; its launcher kills what it had of ours, now or when the lease runs out."""
+        self.system.loop.call_later(0.0 if at_once else self.lease, self._all_over)
 
     def _all_over(self) -> None:
-        for process in self._processes.values():
-            process.is_over()
-        self._processes.clear()
+        for node in list(self._processes):
+            self.over(node)
 
     async def close(self) -> None:
         """Let go of it."""

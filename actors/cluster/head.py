@@ -111,7 +111,7 @@ class Head(Actor):
         known = self._members.get(card.name)
         if known is not None and known.card.incarnation != card.incarnation:
             raise Refused(
-                f"there is a member named {card.name!r} already, at {known.peer.link.remote}; start this one with "
+                f"there is a member named {card.name!r} already, at {known.peer.address}; start this one with "
                 f"--name and another name (if that one has died: it is given up within {self.system.heartbeat.loss:g} s)"
             )
         self._lost.pop(card.name, None)
@@ -130,6 +130,12 @@ class Head(Actor):
             member = self._members.get(lease.member)
             if member is None or member.card.incarnation == lease.placed.incarnation:
                 self._restore(lease)
+
+    @endpoint
+    async def leave(self, program: str) -> None:
+        """A program has ended, in order: nothing of it runs any more."""
+        self._programs.pop(program, None)
+        self._release([lease.id for lease in self._leases.values() if lease.program == program])
 
     def _restore(self, lease: Lease) -> None:
         self._leases[lease.id] = lease
@@ -294,7 +300,7 @@ class Head(Actor):
         return MemberRow(
             name=card.name,
             state=state,
-            address=member.peer.link.remote,
+            address=member.peer.address,
             incarnation=card.incarnation,
             capabilities=card.capabilities,
             leases=tuple(lease for lease in self._leases.values() if lease.member == card.name),

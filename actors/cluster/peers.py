@@ -42,6 +42,16 @@ class Peer:
     def name(self) -> str:
         return self.who.name
 
+    @property
+    def address(self) -> str:
+        """Where it calls from."""
+        return self.link.ends()[1]
+
+    @property
+    def local_host(self) -> str:
+        """Where this side of the connection is: an address at which the other side's network reaches this host."""
+        return self.link.ends()[0].rpartition(":")[0].strip("[]")
+
     def is_connected(self) -> bool:
         return self.link.lost is None
 
@@ -82,7 +92,7 @@ class Door:
             self._strangers.pop(link).cancel()
             self.peers[link] = peer = Peer(self._system, link, frame)
             link.trust(frame.name, 0)
-            link.keep_alive(self._system.heartbeat, _may_be_gone)
+            link.keep_alive(self._system.heartbeat, may_be_gone)
             self._arrived(peer)
         else:
             link.fail("it did not introduce itself properly")
@@ -125,10 +135,11 @@ async def connect(
     await dial(address, lambda: link, credentials, DIAL_SECONDS)
     link.trust(str(address), 0)
     link.write(who)
-    link.keep_alive(system.heartbeat, _may_be_gone)
+    link.keep_alive(system.heartbeat, may_be_gone)
     return Peer(system, link, wire.Enter(who.role, str(address), 0))
 
 
-def _may_be_gone() -> bool:
+def may_be_gone() -> bool:
+    """For links between hosts."""
     # Between hosts silence is all there is to go by.
     return True

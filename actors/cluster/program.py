@@ -26,9 +26,10 @@ from palmette.actors.cluster.placement import Placed, Unsatisfiable
 from palmette.actors.cluster.placer import NoPlace
 from palmette.actors.cluster.records import HEAD, PROGRAM, Denied, Lease
 from palmette.actors.deadlines import deadline
+from palmette.actors.ending import settle
 from palmette.actors.endpoints import endpoint
-from palmette.actors.errors import ActorDied, DeadlineExceeded, NodeError, StartFailed
-from palmette.actors.exits import Killed, Reason, Shutdown
+from palmette.actors.errors import ActorDied, DeadlineExceeded, NodeError
+from palmette.actors.exits import Killed, Reason, Shutdown, Unreachable
 from palmette.actors.link import Link
 from palmette.actors.node_process import NodeProcess
 from palmette.actors.nodes import NodeHost, Nodes
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from palmette.actors.system import System
 
 ENTER_SECONDS: Final = 10.0
+DRAIN_SECONDS: Final = 1.0
 ANSWER_SECONDS: Final = 30.0
 """For the head, beyond what the child would wait for a place."""
 LIFELINE_SECONDS: Final = 10.0
@@ -64,6 +66,9 @@ class Cluster(Actor):
 
     async def stopping(self, reason: Reason) -> None:
         if self._head is not None:
+            if self._nodes.is_closing and self._head.is_connected():
+                self._head.ref(HEAD, Head).cast(Head.leave, self._nodes.program)
+                await self._head.link.drain(DRAIN_SECONDS)
             self._head.close()
 
     def _lost(self, why: str) -> None:
@@ -107,11 +112,18 @@ class ClusterNodes(Nodes):
         self._listener: Listener | None = None
         self._members: dict[str, FarHost] = {}
         """Those that have called, by name."""
+        self._far: set[Link] = set()
+        """Connections that came in over TLS."""
+        self._by_link: dict[Link, FarHost] = {}
         self._called: dict[str, asyncio.Future[None]] = {}
         self._ordered: dict[str, FarHost] = {}
         """Where each node was ordered."""
         self._again: asyncio.TimerHandle | None = None
         self._joining: asyncio.Task[None] | None = None
+
+    @property
+    def is_closing(self) -> bool:
+        return self._closing
 
     # --- the connection to the head ----------------------------------------------------------------------------------
 
@@ -142,8 +154,14 @@ class ClusterNodes(Nodes):
     async def listen(self, host: str) -> str:
         """Open the port that nodes and members call; where it is."""
         if self._listener is None:
-            self._listener = await listen(self.accept, self.credentials, host, 0)
+            self._listener = await listen(self.accept_far, self.credentials, host, 0)
         return str(self._listener.address)
+
+    def accept_far(self) -> Link:
+        """The program's end of a new connection, from a host of the cluster."""
+        link = self.accept()
+        self._far.add(link)
+        return link
 
     # --- places ------------------------------------------------------------------------------------------------------
 
@@ -206,7 +224,7 @@ class ClusterNodes(Nodes):
             expected.arrived.set_exception(NodeError(why))
         host = self._ordered.pop(node, None)
         if host is not None:
-            host.process(node).is_over()
+            host.over(node)
 
     # --- members -------------------------------------------------------------------------------------------------------
 
@@ -224,13 +242,15 @@ class ClusterNodes(Nodes):
             called.set_result(None)
 
     def _on_lost(self, link: Link, why: str) -> None:
+        self._far.discard(link)
         host = self._by_link.pop(link, None)
         super()._on_lost(link, why)
         if host is None:
             return
         if self._members.get(host.name) is host:
             del self._members[host.name]
-        host.lost()
+        # Whoever is silent for so long, or gives up itself, has ended everything by now.
+        host.lost(at_once=isinstance(link.lost, Unreachable))
         text = f"member {host.name} is lost: {why}"
         for node, expected in list(self._expected.items()):
             if expected.host is host and not expected.arrived.done():
@@ -246,6 +266,11 @@ class ClusterNodes(Nodes):
             self._again.cancel()
         if self._joining is not None:
             await settle([self._joining])
+        # While their members are there to say that it is done.
+        left = list(self._hosted.values())
+        for hosted in left:
+            hosted.kill(Killed("the system stops"))
+        await settle([hosted.ended() for hosted in left], timeout=2 * self.system.kill_grace)
         await super()._close()
         cluster = self.system.slots[PROGRAM].target
         if cluster is not None:
