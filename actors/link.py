@@ -142,6 +142,14 @@ class Link(asyncio.Protocol):
         self._out += (header, body)
         self._out_size += len(header) + len(body)
 
+    def ends(self) -> tuple[str, str]:
+        """Where this side and the other are, as ``HOST:PORT``; empty where it has none (a unix socket, a simulation)."""
+        info = getattr(self._transport, "get_extra_info", None)
+        if info is None:
+            return "", ""
+        here, there = info("sockname"), info("peername")
+        return _place(here), _place(there)
+
     def is_congested(self) -> bool:
         """Whether more than HIGH_WATER bytes wait to be sent."""
         waiting = 0 if self._transport is None else self._transport.get_write_buffer_size()
@@ -326,3 +334,10 @@ def _failure(frame: wire.CallFailed) -> Exception:
     if frame.kind == "deadline":
         return DeadlineExceeded(frame.text)
     return refusal(frame.kind, frame.text)
+
+
+def _place(address: object) -> str:
+    if not isinstance(address, tuple):
+        return ""
+    host, port, *_ = cast("tuple[object, ...]", address)
+    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"

@@ -7,6 +7,7 @@
         ├── CredentialsMissing   this host has none: make or accept some
         ├── BadCredentials       damaged, expired, or not what was asked for
         ├── CannotListen         a port is taken, or an address is not this host's
+        ├── HeadLost             the cluster's head is gone; it may be back in a moment (a NodeError, too)
         └── Unreached            nobody answers there
             └── Rejected         somebody does, but it will not have us, or is not of our cluster
 
@@ -15,7 +16,7 @@ The command line shows them as they are; a supervisor that catches ``Unreached``
 
 from __future__ import annotations
 
-from palmette.actors.errors import ActorError
+from palmette.actors.errors import ActorError, NodeError
 
 
 class ClusterError(ActorError):
@@ -32,6 +33,12 @@ class BadCredentials(ClusterError):
 
 class CannotListen(ClusterError, OSError):
     """A port cannot be opened."""
+
+
+class HeadLost(ClusterError, NodeError):
+    """The connection to the head is lost, or there is none to ask."""
+
+    retryable = True
 
 
 class Unreached(ClusterError, ConnectionError):

@@ -15,22 +15,16 @@ from palmette.actors.actor import Actor
 from palmette.actors.cluster.capabilities import Capabilities
 from palmette.actors.cluster.channel import Address
 from palmette.actors.cluster.credentials import Credentials
+from palmette.actors.cluster.errors import HeadLost
 from palmette.actors.cluster.launcher import Launcher
 from palmette.actors.cluster.peers import Peer, connect
 from palmette.actors.cluster.records import HEAD, MemberCard
 from palmette.actors.deadlines import deadline
 from palmette.actors.endpoints import endpoint
-from palmette.actors.errors import ActorError
 from palmette.actors.exits import Reason, Shutdown
 from palmette.actors.wire import Enter
 
 JOIN_SECONDS = 20.0
-
-
-class HeadLost(ActorError):
-    """The head does not answer, or the connection to it is lost. It may be back in a moment."""
-
-    retryable = True
 
 
 class _Lost(msgspec.Struct, frozen=True):
@@ -65,10 +59,7 @@ class Membership(Actor):
         running = await self.sibling("launcher", Launcher).call(Launcher.running)
         card = MemberCard(member.name, member.incarnation, member.capabilities, running, member.limit)
         who = Enter("member", member.name, member.incarnation)
-        try:
-            self._head = await connect(self.system, Address.parse(member.head), credentials, who, self._gone)
-        except OSError as error:
-            raise HeadLost(f"no head answers at {member.head}: {error}") from error
+        self._head = await connect(self.system, Address.parse(member.head), credentials, who, self._gone)
         with deadline(JOIN_SECONDS):
             await self._head.ref(HEAD, Head).call(Head.join, card)
 
