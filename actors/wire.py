@@ -41,6 +41,8 @@ class Order(msgspec.Struct, frozen=True):
     socket: str
     token: str
     heartbeat: Heartbeat
+    environment: dict[str, str] = {}
+    """What the node puts into its environment, over what is there, before it imports anything of the user's."""
 
     def __repr__(self) -> str:
         return f"<order for {self.node}>"  # the token is nobody's business
