@@ -143,7 +143,7 @@ class Link(asyncio.Protocol):
         self._out_size += len(header) + len(body)
 
     def ends(self) -> tuple[str, str]:
-        """Where this side and the other are, as ``HOST:PORT``; empty where it has none (a unix socket, a simulation)."""
+        """Where this side and the other are, as ``HOST:PORT``; empty for a unix socket and in simulation."""
         info = getattr(self._transport, "get_extra_info", None)
         if info is None:
             return "", ""

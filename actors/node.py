@@ -46,6 +46,7 @@ class NodeActor(ThespianActor):
             return
         try:
             order = msgspec.json.decode(msg, type=wire.Order)
+            os.environ.update(order.environment)
             _settle_in()
             connection = _introduce(order)
             self.send(sender, IS_UP + str(os.getpid()).encode())

@@ -12,6 +12,7 @@ from typing import Final
 from palmette.actors import wire
 from palmette.actors.actor import Actor
 from palmette.actors.arguments import decode_arguments, initializer
+from palmette.actors.cluster.placer import Placer, part_of
 from palmette.actors.codec import class_named
 from palmette.actors.errors import StartFailed
 from palmette.actors.exits import reason_of
@@ -19,6 +20,7 @@ from palmette.actors.introspection import ExitRecord
 from palmette.actors.link import Link
 from palmette.actors.proxy import Direct
 from palmette.actors.serving import serve
+from palmette.actors.starting import StartOptions
 from palmette.actors.system import System
 
 LAST_WORDS_SECONDS: Final = 10.0
@@ -28,12 +30,18 @@ LAST_WORDS_SECONDS: Final = 10.0
 class NodeSystem(System):
     """A node's part of the system: exits below its actor are news for the head."""
 
+    given = StartOptions()
+    """How its own actor was started."""
     _head: Link | None = None
     _path = ""
 
     def report_to(self, head: Link, path: str) -> None:
         """From now on; ``path`` is the node's own actor."""
         self._head, self._path = head, path
+
+    def make_placer(self) -> Placer:
+        """A node gives out only what it was itself given."""
+        return part_of(self.given.on, self.given.placed)
 
     def adopt_exit(self, record: ExitRecord) -> None:
         super().adopt_exit(record)
@@ -99,6 +107,7 @@ class NodeLife(ABC):
         slot = system.own_slot(order.path)
         slot.incarnation = order.incarnation - 1
         system.report_to(self.link, order.path)
+        system.given = order.options
         self.move_in()
         try:
             cls = class_named(order.actor, Actor)

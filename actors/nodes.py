@@ -15,9 +15,13 @@ import secrets
 from typing import TYPE_CHECKING, Final, Protocol
 from weakref import WeakValueDictionary
 
+import msgspec
+
 from palmette.actors import wire
 from palmette.actors.actor import Actor
 from palmette.actors.arguments import encode_arguments, initializer
+from palmette.actors.cluster.needs import Needs
+from palmette.actors.cluster.placement import Placed
 from palmette.actors.codec import name_of
 from palmette.actors.ending import settle
 from palmette.actors.errors import NodeError, Refused, StartFailed
@@ -46,7 +50,10 @@ MAX_STRANGERS: Final = 64
 class NodeHost(Protocol):
     """What starts processes: a host process, or a simulation's."""
 
-    is_gone: bool
+    @property
+    def is_gone(self) -> bool:
+        """Whether it starts nothing any more."""
+        ...
 
     def order(self, order: wire.Order) -> None:
         """Have a node started; it calls back."""
@@ -84,6 +91,7 @@ class Nodes:
         self._places: WeakValueDictionary[str, Slot] = WeakValueDictionary()
         """Addresses that process children have lived at."""
         self._closing = False
+        self.placer = system.make_placer()
 
     # --- starting ------------------------------------------------------------------------------------------------
 
@@ -99,7 +107,7 @@ class Nodes:
         """Start ``cls`` in a new process, in ``slot``, and return once it may be talked to.
 
         ``options.start_timeout`` bounds the import of its module, ``__init__`` and ``started``, once there is a
-        process; that itself has BOOT_SECONDS.
+        process; that itself has BOOT_SECONDS, and a place for it has ``options.on.wait``.
 
         Raises:
             StartFailed: and the process is gone.
@@ -112,10 +120,20 @@ class Nodes:
         except (NodeError, Refused) as error:
             raise StartFailed(slot.path, reason_of(error)) from None
         slot.incarnation += 1
-        link = await self._new_node(slot)
+        placed = await self._place(slot, options.on)
+        if placed is not None:
+            options = msgspec.structs.replace(options, placed=placed)
+        try:
+            link = await self._new_node(slot, placed)
+        except BaseException:
+            # Its process, should there be one, is not welcomed any more, and has run nothing of the user's.
+            if placed is not None:
+                self.placer.release(placed.lease)
+            raise
         self._places[slot.path] = slot
         process = self.process_of(link)
         hosted = Hosted(self.system, slot, parent, options.kind or cls.__name__, link, process)
+        hosted.placer, hosted.placed = self.placer, placed
         slot.target = self._hosted[link.node] = hosted
         starting = hosted.starting
         assert starting is not None
@@ -135,15 +153,23 @@ class Nodes:
         self.system.arrived(slot)
         return hosted
 
-    async def _new_node(self, slot: Slot) -> Link:
+    async def _place(self, slot: Slot, needs: Needs | None) -> Placed | None:
+        if needs is None:
+            return None
+        try:
+            return await self.placer.place(slot.path, needs)
+        except NodeError as error:
+            raise StartFailed(slot.path, reason_of(error)) from None
+
+    async def _new_node(self, slot: Slot, placed: Placed | None) -> Link:
         """Have a process started, and wait until it has called back. Raises StartFailed."""
         node = f"{slot.name or 'root'}-{secrets.token_hex(4)}"
         arrived: asyncio.Future[Link] = self.system.loop.create_future()
         taken = False
         try:
-            host = await self._running_host()
+            host = await self.host_for(placed)
             self._expected[node] = expected = _Expected(secrets.token_hex(16), arrived, host)
-            self.order(host, node, expected.token, slot)
+            self.order(host, node, expected.token, slot, placed)
             await asyncio.wait([arrived], timeout=BOOT_SECONDS)
             if not arrived.done():
                 raise NodeError(f"its process did not call back within {BOOT_SECONDS:g} s")
@@ -159,16 +185,18 @@ class Nodes:
             if not taken and arrived.done() and arrived.exception() is None:
                 arrived.result().fail("nobody waits for it any more")
 
-    def order(self, host: NodeHost, node: str, token: str, slot: Slot) -> None:
-        """Have ``host`` start the process that is to live in ``slot``."""
+    def order(self, host: NodeHost, node: str, token: str, slot: Slot, placed: Placed | None) -> None:
+        """Have ``host`` start the process that is to live in ``slot``, with what was reserved for it."""
         assert self._directory is not None
-        host.order(wire.Order(node, str(self._directory.socket), token, self.system.heartbeat))
+        environment = {} if placed is None else placed.environment
+        host.order(wire.Order(node, str(self._directory.socket), token, self.system.heartbeat, environment))
 
     def process_of(self, link: Link) -> NodeProcess:
         """The process on the other side of a new link."""
         return OwnProcess(self.system.loop, link.pid)
 
-    async def _running_host(self) -> NodeHost:
+    async def host_for(self, placed: Placed | None) -> NodeHost:
+        """What starts the process of a child that was so placed. Raises OSError and NodeError."""
         if self._closing:
             raise NodeError("the system stops")
         if self._host is not None and not self._host.is_gone:

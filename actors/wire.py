@@ -42,6 +42,8 @@ class Order(msgspec.Struct, frozen=True):
     """Where the node says hello on its own host."""
     token: str
     heartbeat: Heartbeat
+    environment: dict[str, str] = {}
+    """What the node puts into its environment, over what is there, before it imports anything of the user's."""
     address: str = ""
     """``HOST:PORT`` of the program, if that is on another host. The node talks to it over TLS, and says hello twice."""
     credentials: str = ""

@@ -24,7 +24,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from palmette.actors.sizes import parse_size
+from palmette.actors.sizes import parse_size, size_text
 
 T = TypeVar("T")
 
@@ -62,6 +62,16 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     resources: dict[str, float] = {}
     """What else is counted, by name."""
+
+    def __str__(self) -> str:
+        """For people: ``2 cpus, 24GiB, 1 GPU (H200), docker, zone=eu``."""
+        names = sorted({gpu.name for gpu in self.gpus})
+        count = len(self.gpus)
+        gpus = [f"{count} GPU{'s' if count > 1 else ''} ({', '.join(names)})"] if count else []
+        there = [name for name, is_there in (("docker", self.docker), ("ssh", self.ssh)) if is_there]
+        counted = [f"{name}={value:g}" for name, value in self.resources.items()]
+        labels = [f"{name}={value}" for name, value in self.labels.items()]
+        return ", ".join([f"{self.cpus:g} cpus", size_text(self.memory), *gpus, *there, *counted, *labels])
 
 
 def discover(extra: Mapping[str, str] | None = None) -> Capabilities:

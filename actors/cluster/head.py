@@ -8,6 +8,7 @@ come back to its successor and say what they run and hold, and only new places w
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections.abc import Iterable
@@ -21,8 +22,8 @@ from palmette.actors.cluster.capabilities import Capabilities
 from palmette.actors.cluster.channel import Address, Listener, listen
 from palmette.actors.cluster.credentials import Credentials
 from palmette.actors.cluster.membership import Membership
-from palmette.actors.cluster.peers import Door, Peer
 from palmette.actors.cluster.needs import Needs
+from palmette.actors.cluster.peers import Door, Peer
 from palmette.actors.cluster.placement import Accounts, Placed, Unsatisfiable, Waiting
 from palmette.actors.cluster.records import (
     MEMBERSHIP,
@@ -39,6 +40,8 @@ from palmette.actors.endpoints import endpoint
 from palmette.actors.errors import ActorDied, DeadlineExceeded, Refused
 from palmette.actors.exits import Reason
 
+_log: Final = logging.getLogger(__name__)
+
 ATTEND_SECONDS: Final = 20.0
 """For a member to get in touch with a program."""
 REMEMBERED_SECONDS: Final = 600.0
@@ -54,10 +57,6 @@ class _Member(msgspec.Struct):
 class _Lost(msgspec.Struct):
     row: MemberRow
     at: float
-
-
-class _Arrived(msgspec.Struct, frozen=True):
-    program: str
 
 
 class _Gone(msgspec.Struct, frozen=True):
@@ -112,7 +111,7 @@ class Head(Actor):
         if known is not None and known.card.incarnation != card.incarnation:
             raise Refused(
                 f"there is a member named {card.name!r} already, at {known.peer.address}; start this one with "
-                f"--name and another name (if that one has died: it is given up within {self.system.heartbeat.loss:g} s)"
+                f"--name and another name (one that has died is given up within {self.system.heartbeat.loss:g} s)"
             )
         self._lost.pop(card.name, None)
         self._members[card.name] = _Member(card, peer, time.time() if known is None else known.since)
@@ -120,11 +119,15 @@ class Head(Actor):
         for lease in [running.lease for running in card.running] + [*self._leases.values()]:
             if lease.member == card.name and lease.placed.incarnation == card.incarnation:
                 self._restore(lease)
+        if known is None:
+            _log.info("%s has joined from %s: %s", card.name, peer.address, card.capabilities)
         self._look_again()
 
     @endpoint
     async def enter(self, program: str, address: str, held: tuple[Lease, ...]) -> None:
         """A program is here, or here again: with what it holds. ``address`` is where members reach it."""
+        if program not in self._programs:
+            _log.info("program %s is here, at %s", program, address)
         self._programs[program] = (self._peer("program", program, None), address)
         for lease in held:
             member = self._members.get(lease.member)
@@ -134,7 +137,8 @@ class Head(Actor):
     @endpoint
     async def leave(self, program: str) -> None:
         """A program has ended, in order: nothing of it runs any more."""
-        self._programs.pop(program, None)
+        if self._programs.pop(program, None) is not None:
+            _log.info("program %s has ended", program)
         self._release([lease.id for lease in self._leases.values() if lease.program == program])
 
     def _restore(self, lease: Lease) -> None:
@@ -178,6 +182,7 @@ class Head(Actor):
 
     def _lose(self, member: _Member) -> None:
         card = member.card
+        _log.warning("%s is lost", card.name)
         row = self._row(member, "lost")
         del self._members[card.name]
         self._lost[card.name] = _Lost(row, self.system.loop.time())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
@@ -29,6 +30,8 @@ from palmette.actors.node_process import OwnProcess
 
 if TYPE_CHECKING:
     from palmette.actors.cluster.membership import Member
+
+_log: Final = logging.getLogger(__name__)
 
 BOOT_SECONDS: Final = 60.0
 """For a new process to call here."""
@@ -105,6 +108,7 @@ class Launcher(Actor):
 
     def _cut(self, program: str, why: str) -> None:
         """A lifeline is lost."""
+        _log.info("program %s is gone (%s); %d processes of it are killed", program, why, len(self._of(program)))
         self._lifelines.pop(program, None)
         for node in self._of(program):
             self._kill(node)
@@ -144,6 +148,7 @@ class Launcher(Actor):
             environment=lease.placed.environment,
         )
         self._nodes[order.node] = node = _Node(order, lease)
+        _log.info("starts a process for %s of %s", lease.path, lease.program)
         self.start_task(self._start(node), tag="launch")
 
     async def _start(self, node: _Node) -> None:
@@ -204,6 +209,7 @@ class Launcher(Actor):
 
         if self._nodes.pop(node.order.node, None) is None:
             return
+        _log.info("%s of %s: %s", node.lease.path, node.lease.program, why)
         if node.process is not None:
             node.process.kill()  # what it has left behind in its group
         if not node.gone.done():

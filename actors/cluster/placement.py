@@ -40,6 +40,9 @@ class Placed(msgspec.Struct, frozen=True, kw_only=True):
     environment: dict[str, str] = {}
     """What the child's process is to find in its environment before anything is imported."""
 
+    def __str__(self) -> str:
+        return f"{self.node}, gpu {' '.join(map(str, self.gpus))}" if self.gpus else self.node
+
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     """There is a place, but it is in use; :meth:`Accounts.grant` says when it is free."""

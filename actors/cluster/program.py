@@ -17,8 +17,8 @@ from palmette.actors import wire
 from palmette.actors.actor import Actor
 from palmette.actors.cluster.channel import Address, Listener, listen
 from palmette.actors.cluster.credentials import Credentials
-from palmette.actors.cluster.errors import HeadLost
-from palmette.actors.cluster.far_host import FarHost, FarProcess
+from palmette.actors.cluster.errors import HeadLost, Unreached
+from palmette.actors.cluster.far_host import FarHost
 from palmette.actors.cluster.head import Head
 from palmette.actors.cluster.needs import Needs
 from palmette.actors.cluster.peers import Peer, connect, may_be_gone
@@ -28,8 +28,8 @@ from palmette.actors.cluster.records import HEAD, PROGRAM, Denied, Lease
 from palmette.actors.deadlines import deadline
 from palmette.actors.ending import settle
 from palmette.actors.endpoints import endpoint
-from palmette.actors.errors import ActorDied, DeadlineExceeded, NodeError
-from palmette.actors.exits import Killed, Reason, Shutdown, Unreachable
+from palmette.actors.errors import ActorDied, DeadlineExceeded, NodeError, StartFailed
+from palmette.actors.exits import Killed, Reason, Shutdown, Unreachable, describe
 from palmette.actors.link import Link
 from palmette.actors.node_process import NodeProcess
 from palmette.actors.nodes import NodeHost, Nodes
@@ -127,7 +127,7 @@ class ClusterNodes(Nodes):
 
     # --- the connection to the head ----------------------------------------------------------------------------------
 
-    async def join(self, delay: float = FIRST_DELAY) -> None:
+    async def join(self) -> None:
         """Connect to the head; afterwards it is connected to again, whenever that is lost.
 
         Raises:
@@ -226,7 +226,7 @@ class ClusterNodes(Nodes):
         if host is not None:
             host.over(node)
 
-    # --- members -------------------------------------------------------------------------------------------------------
+    # --- members -----------------------------------------------------------------------------------------------------
 
     def _greet(self, link: Link, frame: wire.Frame) -> None:
         if not isinstance(frame, wire.Enter) or frame.role != "lifeline" or link not in self._far:
@@ -252,14 +252,14 @@ class ClusterNodes(Nodes):
         # Whoever is silent for so long, or gives up itself, has ended everything by now.
         host.lost(at_once=isinstance(link.lost, Unreachable))
         text = f"member {host.name} is lost: {why}"
-        for node, expected in list(self._expected.items()):
+        for expected in list(self._expected.values()):
             if expected.host is host and not expected.arrived.done():
                 expected.arrived.set_exception(NodeError(text))
         for hosted in list(self._hosted.values()):
             if self._ordered.get(hosted.link.node) is host:
                 hosted.link.give_up(text)
 
-    # --- the end -------------------------------------------------------------------------------------------------------
+    # --- the end -----------------------------------------------------------------------------------------------------
 
     async def _close(self) -> None:
         if self._again is not None:
@@ -279,3 +279,21 @@ class ClusterNodes(Nodes):
             await settle([ended], timeout=self.system.kill_grace)
         if self._listener is not None:
             self._listener.close()
+
+
+async def join(system: System, head: str) -> ClusterNodes:
+    """Make ``system`` a program of the cluster whose head is at ``head``.
+
+    Raises:
+        ClusterError: it does not answer, or this host has no credentials for it.
+        ValueError: ``head`` is no address.
+    """
+    address = Address.parse(head)
+    credentials = await asyncio.to_thread(Credentials.load)
+    nodes = ClusterNodes(system, address, credentials)
+    try:
+        await nodes.join()
+    except StartFailed as error:
+        await nodes.close()
+        raise Unreached(str(describe(error.reason))) from error
+    return nodes

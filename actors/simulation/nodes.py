@@ -15,6 +15,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Final
 
 from palmette.actors import wire
+from palmette.actors.cluster.placement import Placed
 from palmette.actors.link import Link
 from palmette.actors.node_life import NodeLife, NodeSystem
 from palmette.actors.nodes import NodeHost, Nodes
@@ -67,6 +68,8 @@ class SimulatedNode(NodeLife):
 class SimulatedProcess:
     """A node's process, as the head can reach it: over the network."""
 
+    patience = None
+
     def __init__(self, loop: NodeLoop, head: VirtualLoop, connection: Connection) -> None:
         self.loop = loop
         self._head = head
@@ -117,6 +120,10 @@ class SimulatedHost:
 
     def order(self, order: wire.Order) -> None:
         self.start(order, order.node, [])
+
+    def log_place(self, name: str, placed: Placed) -> None:
+        """Write down where a node is said to be."""
+        self._world.log.write("placed", name, str(placed))
 
     def start(self, order: wire.Order, name: str, faults: list[Fault]) -> None:
         """Have a node started, under ``faults``; ``name`` is for the log."""
@@ -184,11 +191,14 @@ class SimulatedNodes(Nodes):
     async def open_host(self) -> NodeHost:
         return SimulatedHost(self, virtual(self.system))
 
-    def order(self, host: NodeHost, node: str, token: str, slot: Slot) -> None:
+    def order(self, host: NodeHost, node: str, token: str, slot: Slot, placed: Placed | None) -> None:
         assert isinstance(host, SimulatedHost)
         faults = virtual(self.system).injector.for_node(slot.path)
         order = wire.Order(node, "", token, self.system.heartbeat)
-        host.start(order, f"{slot.path}#{slot.incarnation}", faults)
+        name = f"{slot.path}#{slot.incarnation}"
+        if placed is not None:
+            host.log_place(name, placed)
+        host.start(order, name, faults)
 
     def process_of(self, link: Link) -> SimulatedProcess:
         host = self._host

@@ -9,9 +9,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(
-    help="Make a cluster, and let hosts into it.", no_args_is_help=True, rich_markup_mode="markdown"
-)
+app = typer.Typer(help="Make a cluster, and let hosts into it.", no_args_is_help=True, rich_markup_mode="markdown")
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="What the host is called in the cluster.")]
 
 

@@ -90,7 +90,11 @@ async def _live(member: Member, bind: str, port: int | None, loss: float) -> int
     console = Console(highlight=False, stderr=False)
     body = asyncio.current_task()
     assert body is not None
-    interrupts = Interrupts(on_first=body.cancel, on_second=body.cancel)
+
+    def stop() -> None:
+        body.cancel()
+
+    interrupts = Interrupts(on_first=stop, on_second=stop)
     narrate(console)
     try:
         with interrupts.installed():

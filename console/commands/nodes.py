@@ -116,9 +116,7 @@ def show(row: ClusterRow) -> None:
 
 
 def _children(member: MemberRow) -> str:
-    held = [
-        f"{lease.path}{' gpu ' + ','.join(map(str, lease.gpus)) if lease.gpus else ''}" for lease in member.leases
-    ]
+    held = [f"{lease.path} ({lease.program})" for lease in member.leases]
     return "\n".join(held[:8] + ([f"and {len(held) - 8} more"] if len(held) > 8 else [])) or "–"
 
 
