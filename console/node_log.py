@@ -21,7 +21,7 @@ class _Line(logging.Handler):
         style = "yellow" if record.levelno >= logging.WARNING else ""
         text = escape(record.getMessage())
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        self._console.print(f"[bright_black]{clock}[/] " + (f"[{style}]{text}[/]" if style else text))
+        self._console.print(f"[bright_black]{clock}[/] " + (f"[{style}]{text}[/]" if style else text), soft_wrap=True)
 
 
 def narrate(console: Console) -> None:

@@ -89,6 +89,7 @@ class Head(Actor):
         """Placements that nothing is free for, first come first served, with what they wait for."""
 
     async def started(self) -> None:
+        _log.setLevel(logging.INFO)  # here, in its own process; what is shown of it is the node's to say
         credentials = await asyncio.to_thread(Credentials.load, Path(self._directory))
         self._listener = await listen(self._door.accept, credentials, self._bind, self._port)
 

@@ -21,7 +21,7 @@ DEFAULT_PORT: Final = 1900
 """The port of Thespian's convention leaders, and of ours."""
 
 
-class Lease(msgspec.Struct, frozen=True):
+class Lease(msgspec.Struct, frozen=True, tag=True):
     """A place on a member that a program's child has: while it holds it, nobody else gets those devices."""
 
     placed: Placed
@@ -39,7 +39,7 @@ class Lease(msgspec.Struct, frozen=True):
         return self.placed.node
 
 
-class Denied(msgspec.Struct, frozen=True):
+class Denied(msgspec.Struct, frozen=True, tag=True):
     """Why there is no place."""
 
     text: str

@@ -87,7 +87,7 @@ async def _live(member: Member, bind: str, port: int | None, loss: float) -> int
     from palmette.console.node_log import narrate
     from palmette.console.node_tree import node_tree
 
-    console = Console(highlight=False, stderr=False)
+    console = Console(highlight=False)
     body = asyncio.current_task()
     assert body is not None
 
@@ -101,7 +101,7 @@ async def _live(member: Member, bind: str, port: int | None, loss: float) -> int
             heartbeat = Heartbeat(interval=min(3.0, loss / 5), loss=loss)
             async with System.start(node_tree(member, bind=bind, port=port), heartbeat=heartbeat) as system:
                 role = f"the head, at {member.head}" if port is not None else f"a member of {member.head}"
-                console.print(f"[bold]{member.name}[/] is {role}, and offers {member.capabilities}. Ctrl-C ends it.")
+                console.print(f"[bold]{member.name}[/] is {role}, and offers {member.capabilities}. Ctrl-C ends it.", soft_wrap=True)
                 if port is not None:
                     console.print(f"Others join it with [cyan]palmette node --join {member.head}[/]")
                 await system.wait_ended()
