@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 import time
 from collections.abc import Iterable
@@ -293,7 +294,8 @@ class Head(Actor):
         rows = [self._row(member, self._state(member)) for member in self._members.values()]
         return ClusterRow(
             address=str(Address(self._bind, self._port)),
-            members=(*rows, *(lost.row for lost in self._lost.values())),
+            pid=os.getpid(),
+            members=tuple(sorted((*rows, *(lost.row for lost in self._lost.values())), key=lambda row: row.name)),
             programs=tuple(self._programs),
             waiting=tuple(self._waiting.values()),
         )
@@ -314,11 +316,12 @@ class Head(Actor):
         )
 
     @endpoint
-    async def drain(self, name: str, move: bool = False) -> int:
-        """Give a member nothing new. With ``move``, what runs there is stopped, and started elsewhere by its
-        supervisor; else it is left to finish. How many children were there."""
+    async def drain(self, name: str, move: bool = False, undo: bool = False) -> int:
+        """Give a member nothing new, or, to ``undo`` that, as much as any other. With ``move``, what runs there is
+        stopped, and started elsewhere by its supervisor; else it is left to finish. How many children are there."""
         self._member(name)
-        self._accounts.drain(name)
+        self._accounts.drain(name, draining=not undo)
+        self._look_again()
         leases = [lease for lease in self._leases.values() if lease.member == name]
         if move:
             self._tell_to_move(leases)

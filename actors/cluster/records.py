@@ -83,6 +83,8 @@ class ClusterRow(msgspec.Struct, frozen=True, kw_only=True):
     """The cluster, for people."""
 
     address: str
+    pid: int
+    """The head's process."""
     members: tuple[MemberRow, ...] = ()
     programs: tuple[str, ...] = ()
     waiting: tuple[str, ...] = ()
