@@ -34,6 +34,7 @@ ANSWER_SECONDS: Final = 2.0
 """For a daemon on this host to show that it is there."""
 _SMI: Final = ("nvidia-smi", "--query-gpu=index,name,memory.total,uuid", "--format=csv,noheader,nounits")
 _CGROUPS: Final = Path("/sys/fs/cgroup")
+_OWN_GROUP: Final = Path("/proc/self/cgroup")
 
 
 class Gpu(msgspec.Struct, frozen=True):
@@ -96,9 +97,8 @@ def discover(extra: Mapping[str, str] | None = None) -> Capabilities:
     resources: dict[str, float] = {}
     for name, value in said.items():
         check_name(name)
-        number = _float(value)
-        if number is not None:
-            resources[name] = _number(value)
+        if _float(value) is not None:
+            resources[name] = _read(name, value, _number)
         elif value:
             labels[name] = value
         else:
@@ -144,10 +144,12 @@ def check_name(name: str) -> None:
 
 
 def _take(said: dict[str, str], name: str, read: Callable[[str], T]) -> T | None:
-    if name not in said:
-        return None
+    return _read(name, said.pop(name), read) if name in said else None
+
+
+def _read(name: str, text: str, read: Callable[[str], T]) -> T:
     try:
-        return read(said.pop(name))
+        return read(text)
     except ValueError as error:
         raise ValueError(f"the capability {name!r} cannot be read: {error}") from None
 
@@ -250,7 +252,7 @@ def _limits(unified: str, controller: str, files: tuple[str, ...]) -> Iterator[l
 
     A container sees its own group as the root, whatever /proc calls it: paths that are not there are passed over.
     """
-    for line in _text(Path("/proc/self/cgroup")).splitlines():
+    for line in _text(_OWN_GROUP).splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue

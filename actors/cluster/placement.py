@@ -131,8 +131,7 @@ class Member:
             holders = [lease.needs for lease in leases if gpu.index in lease.gpus]
             free = 1.0 - math.fsum(1.0 if holder.share is None else holder.share for holder in holders)
             memory = gpu.memory - sum(holder.gpu_memory for holder in holders)
-            # One that says share=1 shares with nobody, like one that says nothing.
-            if share <= free + _ROUNDING and needs.gpu_memory <= memory and (needs.share is not None or not holders):
+            if share <= free + _ROUNDING and needs.gpu_memory <= memory:
                 fitting.append((free, gpu))
         return sorted(fitting, key=lambda found: (found[0], found[1].index))
 
