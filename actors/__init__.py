@@ -37,7 +37,8 @@ from palmette.actors.heartbeat import Heartbeat
 from palmette.actors.introspection import BlockRecord, DeadLetter, ExitRecord, SystemStatistics, TreeNode
 from palmette.actors.messages import ChildExit, Down, Exit, TaskDone
 from palmette.actors.ref import Ref
-from palmette.actors.registry import Member, Registered, Registry, Unregistered
+from palmette.actors.registry import Member, Registry
+from palmette.actors.registry_table import Registered, Unregistered
 from palmette.actors.running import run
 from palmette.actors.state import ActorState
 from palmette.actors.system import System

@@ -123,6 +123,7 @@ class Hosted(Direct):
         system.record_exit(slot, self.kind, reason)
         self.link.release(reason)
         system.registry_table.owner_died(slot, reason)
+        system.naming.node_lost(self.link, reason)
         self.announce(reason)
         starting, self.starting = self.starting, None
         if starting is None:

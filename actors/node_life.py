@@ -18,7 +18,9 @@ from palmette.actors.errors import StartFailed
 from palmette.actors.exits import reason_of
 from palmette.actors.introspection import ExitRecord
 from palmette.actors.link import Link
+from palmette.actors.naming import FarRegistry
 from palmette.actors.proxy import Direct
+from palmette.actors.registry import REGISTRY
 from palmette.actors.serving import serve
 from palmette.actors.starting import StartOptions
 from palmette.actors.system import System
@@ -81,8 +83,13 @@ class NodeLife(ABC):
         """The node's end of the connection to its head, over which it has sent ``written`` frames."""
         self.link = Link(self.system, self._on_frame, self._on_lost, trusting=True, written=written)
         self.link.trust("the head", 0)
-        self.system.uplink = lambda path: Direct(self.system, self.link, path)
+        self.system.uplink = self._elsewhere
+        self.system.naming.join(self.link)
         return self.link
+
+    def _elsewhere(self, path: str) -> Direct:
+        stand_in = FarRegistry if path == REGISTRY else Direct
+        return stand_in(self.system, self.link, path)
 
     def _on_lost(self, link: Link, why: str) -> None:
         self.leave()
@@ -106,6 +113,8 @@ class NodeLife(ABC):
         system = self.system
         slot = system.own_slot(order.path)
         slot.incarnation = order.incarnation - 1
+        slot.dynamic = order.dynamic
+        system.naming.load(order.names)
         system.report_to(self.link, order.path)
         system.given = order.options
         self.move_in()

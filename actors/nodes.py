@@ -138,7 +138,8 @@ class Nodes:
         starting = hosted.starting
         assert starting is not None
         link.keep_alive(self.system.heartbeat, process.may_be_gone)
-        link.write(wire.StartActor(slot.path, slot.incarnation, actor, arguments, options))
+        names = self.system.naming.follow(link, slot.path)
+        link.write(wire.StartActor(slot.path, slot.incarnation, actor, arguments, options, slot.dynamic, names))
         try:
             done, _ = await asyncio.wait([starting], timeout=options.start_timeout)
             if not done:

@@ -22,6 +22,7 @@ from palmette.actors.full_tree import full_tree
 from palmette.actors.messages import Request
 from palmette.actors.proxy import Proxy
 from palmette.actors.refusals import failed
+from palmette.actors.registry import Registry
 from palmette.actors.slot import Linked, Target
 from palmette.actors.verbs import VERBS, answer
 
@@ -126,7 +127,7 @@ def serve(system: System, link: Link, frame: wire.Frame) -> bool:
             served.tasks[task] = None
             task.add_done_callback(served.tasks.pop)
         case _:
-            return False
+            return system.naming.take(link, frame)
     return True
 
 
@@ -187,10 +188,12 @@ def _serve_request(system: System, link: Link, frame: wire.Call | wire.Cast) -> 
             request = Request(endpoint, (), kwargs, None, None)
         else:
             request = Request(endpoint, (), kwargs, *_promise(system, link, frame, endpoint))
-        if verb is None:
-            target.request(request)
-        else:
+        if verb is not None:
             answer(target, request)
+        elif isinstance(target.actor, Registry):
+            answer(target.actor, request)  # in step with the news of deaths on this link
+        else:
+            target.request(request)
     except (ActorDied, Refused, NodeError) as error:
         if isinstance(frame, wire.Cast):
             system.dead_letter(frame.path, f"{frame!r}: {error}")

@@ -29,12 +29,13 @@ from palmette.actors.introspection import TreeNode, tree_of
 from palmette.actors.parking import Parking
 from palmette.actors.records import Records
 from palmette.actors.ref import Ref
-from palmette.actors.registry import Registry
+from palmette.actors.registry import REGISTRY, Registry
 from palmette.actors.slot import CURRENT, Slot
 from palmette.actors.starting import Startable, StartOptions
 from palmette.actors.watchdog import watch
 
 if TYPE_CHECKING:
+    from palmette.actors.naming import Naming
     from palmette.actors.nodes import Nodes
 
 
@@ -152,7 +153,7 @@ class System(Addresses, Records):
         return self.slots["/"].last_exit or NoProcess("/") if target is None else await asyncio.shield(target.ended())
 
     async def _boot_registry(self) -> None:
-        slot = self.slots.setdefault("/system/registry", Slot("/system/registry"))
+        slot = self.slots.setdefault(REGISTRY, Slot(REGISTRY))
         self.registry_table.names["registry"] = slot
         cell = await self.start_actor(slot, None, Registry, (self.registry_table,), {}, StartOptions())
         cell.ended().add_done_callback(self._registry_ended)
@@ -168,7 +169,7 @@ class System(Addresses, Records):
         # A supervisor bounds its own children's shutdown, and has all the time that these take.
         seconds = None if tree.shutdown == "infinity" else 0.0 if tree.shutdown == "brutal" else tree.shutdown
         await self._end(self.slots["/"], seconds)
-        await self._end(self.slots["/system/registry"], self.kill_grace)
+        await self._end(self.slots[REGISTRY], self.kill_grace)
         if self._nodes is not None:
             await self._nodes.close()
         self.expiry.close()
@@ -231,6 +232,12 @@ class System(Addresses, Records):
         """What finds places for children that say what they need: here, this host's own books."""
         return this_host(self.capabilities)
 
+    def make_naming(self) -> Naming:
+        """The part of this process in the system's names."""
+        from palmette.actors.naming import Naming
+
+        return Naming(self)
+
     def ref(self, slot: Slot) -> Ref[object]:
         return Ref(self, slot)
 
@@ -247,10 +254,10 @@ class System(Addresses, Records):
 
     def tree(self) -> TreeNode:
         """The tree of what is alive, as this process sees it: a process child is shown without what lives below it."""
-        return tree_of(self.slots[self._own_path or "/"])
+        return tree_of(self.slots[self.own_path or "/"])
 
     async def full_tree(self, timeout: float = 2.0) -> TreeNode:
         """Like :meth:`tree`, with what lives in process nodes, save those that do not say it within ``timeout`` s."""
         from palmette.actors.full_tree import full_tree
 
-        return await full_tree(self.slots[self._own_path or "/"], timeout)
+        return await full_tree(self.slots[self.own_path or "/"], timeout)

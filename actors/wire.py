@@ -18,6 +18,7 @@ import msgspec
 from palmette.actors.exits import Reason
 from palmette.actors.heartbeat import Heartbeat
 from palmette.actors.introspection import ExitRecord, TreeNode
+from palmette.actors.name_frames import NameFrame
 from palmette.actors.starting import StartOptions
 
 HEADER: Final = struct.Struct(">II")
@@ -90,6 +91,10 @@ class StartActor(msgspec.Struct, frozen=True, array_like=True, tag="start"):
     """The class, as ``module:QualifiedName``."""
     arguments: bytes
     options: StartOptions
+    dynamic: bool = False
+    """Whether a dynamic supervisor is above it, so that names below it are not registered by themselves."""
+    names: list[tuple[str, str, bool]] = []
+    """Who is called what, and whether somebody lives there; later changes follow as frames."""
 
 
 class Started(msgspec.Struct, frozen=True, array_like=True, tag="started"):
@@ -239,7 +244,7 @@ class Logged(msgspec.Struct, frozen=True, array_like=True, tag="logged"):
 Greeting = Hello | Stillborn | Enter
 Frame = (
     Greeting | StartActor | Started | NotStarted | Ended | Call | Reply | CallFailed | Cast | Send | Monitor | Fell
-    | Tie | Untie | ExitSignal | Stop | Kill | AskTree | TreeIs | Exited | Logged | Beat | GivenUp
+    | Tie | Untie | ExitSignal | Stop | Kill | AskTree | TreeIs | Exited | Logged | Beat | GivenUp | NameFrame
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

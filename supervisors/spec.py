@@ -132,11 +132,17 @@ class ChildSpec(msgspec.Struct, Generic[A_co], frozen=True, kw_only=True):
         name = self.register
         if name is None and parent is not None and not parent.slot.dynamic:
             name = self.name
-        if name is not None and slot.path != "/":
-            try:
-                system.registry_table.register(name, slot)
-            except NameTaken as error:
-                raise StartFailed(slot.path, reason_of(error)) from None
+        if name is None or slot.path == "/":
+            return await self._start(system, slot, parent)
+        try:
+            await system.claim(name, slot, self.start_timeout)
+            return await self._start(system, slot, parent)
+        except NameTaken as error:
+            raise StartFailed(slot.path, reason_of(error)) from None
+        finally:
+            system.settle(slot)
+
+    async def _start(self, system: System, slot: Slot, parent: Cell | None) -> Target:
         options = StartOptions(
             mailbox=self.mailbox,
             overflow=self.overflow,

@@ -35,4 +35,4 @@ async def test_members_in_processes_join_read_get_messages_and_leave_by_ending(b
     own.kill()
     await until_call(lambda: bench.system.entries("g", Worker), lambda found: not found)
     assert bench.system.registry_table.groups == {}
-    assert bench.system.registry_table.far == {}
+    assert bench.system.registry_table.elsewhere == {}
