@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import psutil
@@ -46,12 +46,16 @@ def _all_up(lab: Lab) -> Iterator[None]:
 
 def settler(name: str, **needed: object) -> ChildSpec[Settler]:
     return child(
-        Settler, name=name, on=needs(**needed), backoff=Backoff(min=0.05, max=0.5), rules={"retryable": "backoff"}  # type: ignore[arg-type]
+        Settler,
+        name=name,
+        on=needs(**needed),
+        backoff=Backoff(min=0.05, max=0.5),
+        rules={"retryable": "backoff"},  # type: ignore[arg-type]
     )
 
 
 @asynccontextmanager
-async def program(lab: Lab, *children: ChildSpec[Actor]) -> AsyncIterator[System]:
+async def program(lab: Lab, *children: ChildSpec[Actor]) -> AsyncGenerator[System]:
     tree = Supervisor.spec(children=children, max_restarts=50, max_seconds=5.0)
     async with System.start(tree, cluster=lab.head, heartbeat=HEARTBEAT) as system:
         yield system

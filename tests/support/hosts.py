@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -225,7 +225,7 @@ def make_network(hosts: int) -> Network | Loopback:
     """Namespaces where they can be made, else loopback, with the reason printed."""
     try:
         if shutil.which("ip") is None:
-            install("iproute2")
+            install("iproute2", lambda: shutil.which("ip") is not None)
         return Network(hosts)
     except (OSError, NotInstalled) as error:
         print(f"hosts are ports on loopback: no network namespaces here ({error})", file=sys.stderr)
@@ -233,7 +233,7 @@ def make_network(hosts: int) -> Network | Loopback:
 
 
 @contextmanager
-def running_lab(capabilities: dict[str, tuple[str, ...]]) -> Iterator[Lab]:
+def running_lab(capabilities: dict[str, tuple[str, ...]]) -> Generator[Lab]:
     """A cluster with these members, by name, and what each says that it offers."""
     home = Path(tempfile.mkdtemp(prefix="palmette-lab-"))
     network = make_network(len(capabilities))
@@ -256,6 +256,3 @@ def running_lab(capabilities: dict[str, tuple[str, ...]]) -> Iterator[Lab]:
                 del os.environ[VARIABLE]
             else:
                 os.environ[VARIABLE] = was
-
-
-
