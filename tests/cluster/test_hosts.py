@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import psutil
 import pytest
@@ -15,10 +18,11 @@ from lab_actors import Asker, Settler
 from support.hosts import LOSS, Lab, running_lab
 
 from palmette.actors import Actor, ActorDied, Ref, System
+from palmette.actors.cluster.authority import create
 from palmette.actors.cluster.channel import Address
 from palmette.actors.cluster.errors import Unreached
 from palmette.actors.cluster.head import Head
-from palmette.actors.cluster.needs import needs
+from palmette.actors.cluster.needs import Needs, needs
 from palmette.actors.cluster.records import ClusterRow, MemberRow
 from palmette.actors.cluster.visit import visit
 from palmette.actors.heartbeat import Heartbeat
@@ -44,14 +48,8 @@ def _all_up(lab: Lab) -> Iterator[None]:
             node.wait_up()
 
 
-def settler(name: str, **needed: object) -> ChildSpec[Settler]:
-    return child(
-        Settler,
-        name=name,
-        on=needs(**needed),
-        backoff=Backoff(min=0.05, max=0.5),
-        rules={"retryable": "backoff"},  # type: ignore[arg-type]
-    )
+def settler(name: str, on: Needs) -> ChildSpec[Settler]:
+    return child(Settler, name=name, on=on, backoff=Backoff(min=0.05, max=0.5), rules={"retryable": "backoff"})
 
 
 @asynccontextmanager
@@ -94,7 +92,13 @@ async def answer(ref: Ref[Settler], *, other_than: int = 0) -> int:
 
 
 async def test_a_tree_spreads_over_the_hosts_and_all_of_it_is_one_tree(lab: Lab) -> None:
-    async with program(lab, settler("one"), settler("two"), settler("three"), child(Asker, "three", name="asker")) as s:
+    async with program(
+        lab,
+        settler("one", needs()),
+        settler("two", needs()),
+        settler("three", needs()),
+        child(Asker, "three", name="asker"),
+    ) as s:
         pids = [await s.whereis(name, Settler).call(Settler.pid) for name in ("one", "two", "three")]
         assert sorted(host_of(lab, pid) for pid in pids) == ["a", "b", "c"]
         assert await s.whereis("asker", Asker).call(Asker.ask) == pids[2]
@@ -106,7 +110,9 @@ async def test_a_tree_spreads_over_the_hosts_and_all_of_it_is_one_tree(lab: Lab)
 
 async def test_two_children_never_have_one_gpu_and_none_sees_what_it_has_not_got(lab: Lab) -> None:
     names = ("g1", "g2", "g3", "g4")
-    async with program(lab, *[settler(name, gpu=1) for name in names], settler("none", zone="eu")) as system:
+    async with program(
+        lab, *[settler(name, needs(gpu=1)) for name in names], settler("none", needs(zone="eu"))
+    ) as system:
         seen = [
             (host_of(lab, await ref.call(Settler.pid)), await ref.call(Settler.devices))
             for ref in (system.whereis(name, Settler) for name in names)
@@ -117,7 +123,7 @@ async def test_two_children_never_have_one_gpu_and_none_sees_what_it_has_not_got
 
 async def test_a_killed_process_is_noticed_at_once_and_its_successor_keeps_name_and_callers(lab: Lab) -> None:
     asker = child(Asker, "it", name="asker", on=needs(node="a"))
-    async with program(lab, settler("it", node="b"), asker) as system:
+    async with program(lab, settler("it", needs(node="b")), asker) as system:
         ref, asking = system.whereis("it", Settler), system.whereis("asker", Asker)
         pid = await ref.call(Settler.pid)
         os.kill(pid, signal.SIGKILL)
@@ -127,7 +133,7 @@ async def test_a_killed_process_is_noticed_at_once_and_its_successor_keeps_name_
 
 async def test_a_killed_hosts_children_move_to_another_and_their_callers_go_on(lab: Lab) -> None:
     asker = child(Asker, "it", name="asker", on=needs(node="a"))
-    async with program(lab, settler("it", gpu=1), asker) as system:
+    async with program(lab, settler("it", needs(gpu=1)), asker) as system:
         ref = system.whereis("it", Settler)
         pid = await ref.call(Settler.pid)
         host = host_of(lab, pid)
@@ -142,7 +148,7 @@ async def test_a_killed_hosts_children_move_to_another_and_their_callers_go_on(l
 
 
 async def test_what_runs_does_not_notice_that_the_head_is_killed(lab: Lab) -> None:
-    async with program(lab, settler("it", gpu=1, node="b")) as system:
+    async with program(lab, settler("it", needs(gpu=1, node="b"))) as system:
         ref = system.whereis("it", Settler)
         pid = await ref.call(Settler.pid)
         head = (await cluster(lab)).pid
@@ -168,7 +174,7 @@ async def leases_of_new_head(lab: Lab, old: int) -> list[str] | None:
 
 
 async def test_a_host_that_is_cut_off_ends_its_children_itself_and_comes_back_as_new(lab: Lab) -> None:
-    async with program(lab, settler("it", gpu=1)) as system:
+    async with program(lab, settler("it", needs(gpu=1))) as system:
         ref = system.whereis("it", Settler)
         pid = await ref.call(Settler.pid)
         host = host_of(lab, pid)
@@ -189,7 +195,7 @@ async def test_a_host_that_is_cut_off_ends_its_children_itself_and_comes_back_as
 
 
 async def test_a_child_that_blocks_for_longer_than_the_lease_is_not_lost(lab: Lab) -> None:
-    async with program(lab, settler("it", node="c")) as system:
+    async with program(lab, settler("it", needs(node="c"))) as system:
         ref = system.whereis("it", Settler)
         pid = await ref.call(Settler.pid)
         await ref.call(Settler.block, 2 * LOSS)
@@ -197,7 +203,7 @@ async def test_a_child_that_blocks_for_longer_than_the_lease_is_not_lost(lab: La
 
 
 async def test_a_drained_member_gets_nothing_new_and_what_it_has_can_be_moved(lab: Lab) -> None:
-    async with program(lab, settler("it", gpu=1)) as system:
+    async with program(lab, settler("it", needs(gpu=1))) as system:
         ref = system.whereis("it", Settler)
         pid = await ref.call(Settler.pid)
         host = host_of(lab, pid)
@@ -214,3 +220,47 @@ async def test_what_no_member_offers_fails_at_once_and_says_what_each_lacks(lab:
     with pytest.raises(Exception, match=r"gpu=3: .*has gpu=0.*has gpu=2"):
         async with program(lab, child(Settler, name="it", on=needs(gpu=3))):
             pass
+
+
+async def test_what_a_killed_program_has_on_the_hosts_ends_and_its_places_are_free(lab: Lab) -> None:
+    script = Path(__file__).with_name("lab_program.py")
+    killed = await asyncio.create_subprocess_exec(
+        sys.executable, str(script), lab.head, str(LOSS), stdout=subprocess.PIPE, env=lab.environment
+    )
+    assert killed.stdout is not None
+    async with asyncio.timeout(PATIENCE):
+        pids = [int(word) for word in (await killed.stdout.readline()).split()]
+    killed.kill()
+    await killed.wait()
+    await until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
+    # Its two had all there is.
+    async with program(lab, settler("it", needs(gpu=2))) as system:
+        assert await system.whereis("it", Settler).call(Settler.add) == 1
+
+
+async def test_a_second_member_of_the_same_name_is_turned_away_with_a_remedy(lab: Lab) -> None:
+    twin = lab.twin("b")
+    twin.start()
+    await until(lambda: not twin.is_up())
+    assert "there is a member named 'b' already" in twin.output.read_text()
+    assert "--name" in twin.output.read_text()
+    assert (await member(lab, "b")).state == "up"
+
+
+async def test_a_member_that_is_removed_leaves_and_its_children_move(lab: Lab) -> None:
+    async with program(lab, settler("it", needs(gpu=1))) as system:
+        ref = system.whereis("it", Settler)
+        pid = await ref.call(Settler.pid)
+        host = host_of(lab, pid)
+        await visit(Address.parse(lab.head), Head, lambda head: head.call(Head.remove, host))
+        assert host_of(lab, await answer(ref, other_than=pid)) != host
+        await until(lambda: not lab.nodes[host].is_up())
+        assert f"{host} was removed from the cluster" in lab.nodes[host].output.read_text()
+
+
+async def test_a_host_without_this_clusters_certificate_is_no_member(lab: Lab, tmp_path: Path) -> None:
+    stranger = lab.twin("b", name="stranger", credentials=create(tmp_path / "others", "stranger").directory)
+    stranger.start()
+    await until(lambda: not stranger.is_up())
+    assert "not of this cluster" in stranger.output.read_text()
+    assert all(row.name != "stranger" for row in (await cluster(lab)).members)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -116,12 +117,52 @@ class Loopback:
         """There is nothing."""
 
 
+class PoorNetwork:
+    """This host, and one more at the end of a bad link: ``delay`` seconds each way, and ``loss`` of the packets."""
+
+    def __init__(self, *, delay: float, loss: float) -> None:
+        number = os.getpid() % 250
+        self.here, there = f"10.78.{number}.1", f"10.78.{number}.2"
+        self.addresses = [self.here, there]
+        self._namespace = f"plm{os.getpid()}-poor"
+        _ip("netns", "add", self._namespace)
+        _ip("-n", self._namespace, "link", "set", "lo", "up")
+        script = Path(__file__).with_name("poor_link.py")
+        self._link = subprocess.Popen(
+            [sys.executable, script, self._namespace, self.here, there, str(delay), str(loss)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert self._link.stdout is not None
+        if self._link.stdout.readline() != b"up\n":
+            self.remove()
+            raise OSError("no tunnel devices")
+
+    def inside(self, host: int) -> list[str]:
+        return ["ip", "netns", "exec", self._namespace] if host else []
+
+    def cut(self, host: int) -> None:
+        raise NotImplementedError
+
+    mend = cut
+
+    def remove(self) -> None:
+        assert self._link.stdin is not None
+        assert self._link.stdout is not None
+        self._link.stdin.close()
+        self._link.stdout.close()
+        self._link.wait(20)
+        subprocess.run(["ip", "netns", "del", self._namespace], capture_output=True, timeout=20, check=False)
+
+
+AnyNetwork = Network | Loopback | PoorNetwork
+
+
 class HostNode:
     """One ``palmette node``."""
 
     def __init__(self, name: str, command: list[str], home: Path, environment: dict[str, str]) -> None:
         self.name = name
-        self._command = command
+        self.command = command
         self._environment = environment
         self.output = home / f"{name}.txt"
         self.process: psutil.Process | None = None
@@ -131,7 +172,7 @@ class HostNode:
         self.output.write_text("")
         script = 'setsid "$@" >>"$OUTPUT" 2>&1 </dev/null & echo $!'
         done = subprocess.run(
-            ["sh", "-c", script, "sh", *self._command],
+            ["sh", "-c", script, "sh", *self.command],
             env={**self._environment, "OUTPUT": str(self.output)}, stdout=subprocess.PIPE, check=True, timeout=20,
         )  # fmt: skip
         self.process = psutil.Process(int(done.stdout))
@@ -171,13 +212,15 @@ class HostNode:
 class Lab:
     """A cluster of ``palmette node`` processes, each on a host of its own; the first is the head."""
 
-    def __init__(self, home: Path, network: Network | Loopback, capabilities: dict[str, tuple[str, ...]]) -> None:
+    def __init__(self, home: Path, network: AnyNetwork, capabilities: dict[str, tuple[str, ...]], loss: float) -> None:
         self.network = network
-        self.head = f"{network.addresses[0]}:{1900 if isinstance(network, Network) else _free_port()}"
+        port = 1900 if isinstance(network, Network) else _free_port(network.addresses[0])
+        self.head = f"{network.addresses[0]}:{port}"
         credentials = create(home / "credentials", "lab")
         self.credentials = credentials.directory
         here = Path(__file__).parents[1]
-        environment = {
+        self._home = home
+        self.environment = {
             **os.environ,
             VARIABLE: str(credentials.directory),
             "PYTHONPATH": os.pathsep.join([str(here), str(here / "cluster"), *sys.path[1:]]),
@@ -188,8 +231,8 @@ class Lab:
         for index, (name, offered) in enumerate(capabilities.items()):
             place = ["--bind", host, "--port", port] if index == 0 else ["--join", self.head]
             says = [word for capability in offered for word in ("--capability", capability)]
-            command = [*network.inside(index), *NODE, "--name", name, "--loss", str(LOSS), *place, *says]
-            self.nodes[name] = HostNode(name, command, home, environment)
+            command = [*network.inside(index), *NODE, "--name", name, "--loss", str(loss), *place, *says]
+            self.nodes[name] = HostNode(name, command, home, self.environment)
 
     def start(self) -> None:
         """Start the head, then the others."""
@@ -200,6 +243,13 @@ class Lab:
             node.start()
         for node in others:
             node.wait_up()
+
+    def twin(self, of: str, *, name: str | None = None, credentials: Path | None = None) -> HostNode:
+        """Another node on the same host; it is not started, and ends by itself."""
+        command = list(self.nodes[of].command)
+        command[command.index("--name") + 1] = name or of
+        environment = {**self.environment, **({VARIABLE: str(credentials)} if credentials else {})}
+        return HostNode(f"{name or of}-twin", command, self._home, environment)
 
     def index(self, name: str) -> int:
         return list(self.nodes).index(name)
@@ -213,11 +263,9 @@ class Lab:
             assert not left, f"node {node.name} has left {left} running: {node.output.read_text()}"
 
 
-def _free_port() -> int:
-    import socket
-
+def _free_port(address: str) -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((address, 0))
         return int(probe.getsockname()[1])
 
 
@@ -233,11 +281,13 @@ def make_network(hosts: int) -> Network | Loopback:
 
 
 @contextmanager
-def running_lab(capabilities: dict[str, tuple[str, ...]]) -> Generator[Lab]:
+def running_lab(
+    capabilities: dict[str, tuple[str, ...]], *, network: AnyNetwork | None = None, loss: float = LOSS
+) -> Generator[Lab]:
     """A cluster with these members, by name, and what each says that it offers."""
     home = Path(tempfile.mkdtemp(prefix="palmette-lab-"))
-    network = make_network(len(capabilities))
-    lab = Lab(home, network, capabilities)
+    network = network or make_network(len(capabilities))
+    lab = Lab(home, network, capabilities, loss)
     was = os.environ.get(VARIABLE)
     os.environ[VARIABLE] = str(lab.credentials)
     try:
