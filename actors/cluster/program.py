@@ -28,7 +28,7 @@ from palmette.actors.cluster.records import HEAD, PROGRAM, Denied, Lease
 from palmette.actors.deadlines import deadline
 from palmette.actors.ending import settle
 from palmette.actors.endpoints import endpoint
-from palmette.actors.errors import ActorDied, DeadlineExceeded, NodeError, StartFailed
+from palmette.actors.errors import ActorDied, DeadlineExceeded, NodeError, Refused, StartFailed
 from palmette.actors.exits import Killed, Reason, Shutdown, Unreachable, describe
 from palmette.actors.link import Link
 from palmette.actors.node_process import NodeProcess
@@ -175,6 +175,8 @@ class ClusterNodes(Nodes):
                 answer = await cluster.call(Cluster.place, path, msgspec.structs.replace(needs, wait=seconds))
         except (ActorDied, DeadlineExceeded) as error:
             raise HeadLost(f"no head at {self.head} to ask for a place: {error}") from error
+        except Refused as error:
+            raise NodeError(str(error)) from error
         if isinstance(answer, Denied):
             raise Unsatisfiable(answer.text) if answer.for_ever else NoPlace(answer.text)
         self.leases[answer.id] = answer

@@ -101,7 +101,8 @@ async def _live(member: Member, bind: str, port: int | None, loss: float) -> int
             heartbeat = Heartbeat(interval=min(3.0, loss / 5), loss=loss)
             async with System.start(node_tree(member, bind=bind, port=port), heartbeat=heartbeat) as system:
                 role = f"the head, at {member.head}" if port is not None else f"a member of {member.head}"
-                console.print(f"[bold]{member.name}[/] is {role}, and offers {member.capabilities}. Ctrl-C ends it.", soft_wrap=True)
+                offers = f"and offers {member.capabilities}"
+                console.print(f"[bold]{member.name}[/] is {role}, {offers}. Ctrl-C ends it.", soft_wrap=True)
                 if port is not None:
                     console.print(f"Others join it with [cyan]palmette node --join {member.head}[/]")
                 await system.wait_ended()
