@@ -1,9 +1,13 @@
 """Frames: what two processes of a system say to each other.
 
 A frame is its length and its number, 4 bytes each and big-endian, and a MessagePack array that begins with the frame's
-tag. Each direction of a link counts its frames from 0 (modulo 2**32), so that one that is missing, comes twice or comes
-too early is noticed when the next one arrives: a stream does not do that, but what carries it across hosts, or a
-simulated network, may. ``id`` numbers pair a question with its answer within one link and one direction. ``path`` is
+tag. A large one travels in pieces, with others between them (:mod:`palmette.actors.outbox` cuts them): a piece has a
+header of the same form, in whose length a bit says that it is a piece, or a last piece, and then 4 bytes that tell
+large frames apart.
+
+Each direction of a link counts its frames, and pieces, from 0 (modulo 2**32), so that one that is missing, comes twice
+or comes too early is noticed when the next one arrives: a stream does not do that, but what carries it across hosts, or
+a simulated network, may. ``id`` numbers pair a question with its answer within one link and one direction. ``path`` is
 always the addressee.
 """
 
@@ -23,10 +27,18 @@ from palmette.actors.starting import StartOptions
 
 HEADER: Final = struct.Struct(">II")
 """Length of the body in bytes, and number of the frame."""
+STREAM: Final = struct.Struct(">I")
+"""What a piece's body begins with: the number of the large frame that it is of."""
+PIECE_MARK: Final = 1 << 31
+"""Set in the length: a piece, with more to come."""
+LAST_MARK: Final = 1 << 30
+"""Set in the length: a last piece."""
 NUMBERS: Final = 1 << 32
 """Frames are counted modulo this."""
 MAX_FRAME: Final = 256 << 20
-"""Bytes. A frame that claims more ends the link: it is a bug or an attack, and would exhaust memory."""
+"""Bytes of a frame, and of all that has come in pieces and is not complete. Who claims more ends the link: it is a bug
+or an attack, and would exhaust memory."""
+MAX_PIECE: Final = 1 << 20
 MAX_GREETING: Final = 4096
 """Bytes of a first frame, from somebody who has not shown a token yet."""
 
@@ -223,7 +235,11 @@ class Exited(msgspec.Struct, frozen=True, array_like=True, tag="exited"):
 
 
 class Beat(msgspec.Struct, frozen=True, array_like=True, tag="beat"):
-    """Nothing to say, and still there."""
+    """Nothing to say, and still there. One with a time is answered at once, by a beat that has it as its ``echo``."""
+
+    at: float | None = None
+    """The sender's clock, in seconds; means nothing to anybody else."""
+    echo: float | None = None
 
 
 class GivenUp(msgspec.Struct, frozen=True, array_like=True, tag="given_up"):
@@ -252,10 +268,28 @@ _decoder: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
 _greeting_decoder: msgspec.msgpack.Decoder[Greeting] = msgspec.msgpack.Decoder(Greeting)
 
 
+def encode_body(frame: Frame) -> bytes:
+    """A frame without its header."""
+    return _encoder.encode(frame)
+
+
 def encode_frame(frame: Frame, number: int) -> tuple[bytes, bytes]:
-    """A frame's header and body; apart, so that a large body need not be copied to be put behind a header."""
+    """A frame's header and body."""
     body = _encoder.encode(frame)
     return HEADER.pack(len(body), number), body
+
+
+def length_of(header: int) -> int:
+    """The length in a header, of a frame or a piece. Raises ValueError for one that there cannot be."""
+    if header & PIECE_MARK:
+        length, limit, what = header & ~PIECE_MARK, MAX_PIECE, "piece"
+    elif header & LAST_MARK:
+        length, limit, what = header & ~LAST_MARK, MAX_PIECE, "last piece"
+    else:
+        length, limit, what = header, MAX_FRAME, "frame"
+    if length > limit:
+        raise ValueError(f"a {what} of {length} bytes: more than {limit}")
+    return length
 
 
 class FrameReader:
@@ -266,6 +300,9 @@ class FrameReader:
         self._trusting = trusting
         self._due = 0
         """The next frame's number."""
+        self._partial: dict[int, bytearray] = {}
+        """What has come of large frames."""
+        self._partial_size = 0
 
     def trust(self) -> None:
         """Take all kinds of frames from the next one on."""
@@ -283,19 +320,40 @@ class FrameReader:
         start = 0
         try:
             while len(buffer) - start >= HEADER.size:
-                length, number = HEADER.unpack_from(buffer, start)
-                limit = MAX_FRAME if self._trusting else MAX_GREETING
-                if length > limit:
-                    raise ValueError(f"a frame of {length} bytes: more than {limit}")
+                header, number = HEADER.unpack_from(buffer, start)
+                length = length_of(header)
+                if not self._trusting and header > MAX_GREETING:
+                    raise ValueError(f"a frame of {length} bytes: more than {MAX_GREETING}")
                 if number != self._due:
                     raise OutOfStep(f"frame {number} came where {self._due} was due")
                 begin = start + HEADER.size
                 if len(buffer) < begin + length:
                     break
+                frame: Frame | None
                 with memoryview(buffer)[begin : begin + length] as body:
-                    frame = (_decoder if self._trusting else _greeting_decoder).decode(body)
+                    if header > MAX_FRAME:
+                        frame = self._piece(body, last=not header & PIECE_MARK)
+                    else:
+                        frame = (_decoder if self._trusting else _greeting_decoder).decode(body)
                 start = begin + length
                 self._due = (number + 1) % NUMBERS
-                yield frame
+                if frame is not None:
+                    yield frame
         finally:
             del buffer[:start]
+
+    def _piece(self, body: memoryview, *, last: bool) -> Frame | None:
+        """Take a piece of a large frame; the frame, if it was the last."""
+        if len(body) <= STREAM.size:
+            raise ValueError(f"a piece of {len(body)} bytes: it has nothing in it")
+        [stream] = STREAM.unpack_from(body)
+        self._partial_size += len(body) - STREAM.size
+        if self._partial_size > MAX_FRAME:
+            raise ValueError(f"more than {MAX_FRAME} bytes in pieces")
+        whole = self._partial.setdefault(stream, bytearray())
+        whole += body[STREAM.size :]
+        if not last:
+            return None
+        del self._partial[stream]
+        self._partial_size -= len(whole)
+        return _decoder.decode(whole)
