@@ -1,6 +1,9 @@
 """The kernel: actors, references, exits, links, monitors, timers, the registry, process nodes."""
 
 from palmette.actors.actor import Actor, ReplyToken
+from palmette.actors.cluster.needs import BadNeeds, Needs, needs
+from palmette.actors.cluster.placement import Unsatisfiable
+from palmette.actors.cluster.placer import NoPlace
 from palmette.actors.collector import tune_collector
 from palmette.actors.deadlines import deadline, time_left
 from palmette.actors.endpoints import Endpoint, endpoint
@@ -49,6 +52,7 @@ __all__ = [
     "ActorError",
     "ActorState",
     "BadCall",
+    "BadNeeds",
     "BlockRecord",
     "ChildExit",
     "Crashed",
@@ -67,6 +71,8 @@ __all__ = [
     "MaxRestarts",
     "Member",
     "NameTaken",
+    "Needs",
+    "NoPlace",
     "NoProcess",
     "NodeError",
     "Normal",
@@ -86,10 +92,12 @@ __all__ = [
     "TreeNode",
     "Unreachable",
     "Unregistered",
+    "Unsatisfiable",
     "deadline",
     "describe",
     "endpoint",
     "is_graceful",
+    "needs",
     "root_cause",
     "run",
     "time_left",

@@ -20,7 +20,8 @@ from palmette.actors.sizes import parse_size, size_text
 
 Strategy = Literal["pack", "spread"]
 
-WAIT_SECONDS: Final = 60.0
+WAIT_SECONDS: Final = 10.0
+"""Long enough for a predecessor to be gone, and short enough for a supervisor to be held up."""
 _LEAST_SHARE: Final = 0.001
 
 
@@ -126,7 +127,8 @@ def needs(
         strategy: ``pack`` takes the fullest member that will do, and leaves whole hosts for those who need much;
             ``spread`` the one with the fewest children, so that the loss of one loses little. Not said, it is ``pack``
             with a GPU and ``spread`` without.
-        wait: Seconds to wait when what is needed exists and is in use. What exists nowhere fails at once.
+        wait: Seconds to wait when what is needed exists and is in use; the supervisor, whose start this is, waits, too.
+            What exists nowhere fails at once.
         others: A number is taken of what the host counts under that name (``tokens=2``), a word is a label that it must
             have (``zone="eu"``).
 

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
 from palmette.actors.cluster.capabilities import Capabilities, Gpu
-from palmette.actors.cluster.needs import Needs, needs
+from palmette.actors.cluster.needs import Needs, Strategy
 from palmette.actors.cluster.placement import Accounts, Placed, Unsatisfiable, Waiting
 
 NAMES = ("a", "b", "c")
+STRATEGIES: tuple[Strategy, ...] = ("pack", "spread")
 
 hosts = st.builds(
     Capabilities,
@@ -26,17 +27,22 @@ hosts = st.builds(
 )
 
 
+OTHERS: list[dict[str, str | float]] = [{}, {"zone": "eu"}, {"tokens": 0.1}, {"tokens": 1.0}]
+
+
 @st.composite
 def requests(draw: st.DrawFn) -> Needs:
     gpu = draw(st.integers(0, 3))
-    return needs(
+    others = draw(st.sampled_from(OTHERS))
+    return Needs(
         gpu=gpu,
         gpu_memory=draw(st.sampled_from([0, 4, 10])) if gpu else 0,
         share=draw(st.sampled_from([None, 0.3, 0.5])) if gpu else None,
         cpus=draw(st.sampled_from([0, 0, 0.1, 1, 3])),
         memory=draw(st.sampled_from([0, 0, 8])),
-        strategy=draw(st.sampled_from([None, "pack", "spread"])),
-        **draw(st.sampled_from([{}, {"zone": "eu"}, {"tokens": 0.1}, {"tokens": 1.0}])),
+        strategy=draw(st.sampled_from(STRATEGIES)),
+        labels={name: value for name, value in others.items() if isinstance(value, str)},
+        resources={name: value for name, value in others.items() if not isinstance(value, str)},
     )
 
 
