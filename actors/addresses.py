@@ -84,9 +84,9 @@ class Addresses:
         parent = self.slots.get(slot.path.rpartition("/")[0] or "/")
         if parent is not None and isinstance(parent.target, Cell) and parent.target.children is not None:
             parent.target.children.pop(slot.name, None)
+        self.registry_table.owner_released(slot)
         self.slots.pop(slot.path, None)
         self._vacant[slot.path] = slot
-        self.registry_table.owner_released(slot)
 
     # --- finding actors ---------------------------------------------------------------------------------------------
 

@@ -15,8 +15,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from palmette.actors.errors import NameTaken, Refused
-from palmette.actors.exits import Killed, NoProcess, Normal, Reason
+from palmette.actors.errors import NameTaken
+from palmette.actors.exits import NoProcess, Normal, Reason
 from palmette.actors.messages import Request
 from palmette.actors.name_frames import Claim, Claimed, Holder, Lost, NameFrame, Named, Presence, Unnamed
 from palmette.actors.proxy import Direct, Inner

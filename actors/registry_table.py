@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from palmette.actors.slot import Slot, Target
 
 
-class Registered(msgspec.Struct, frozen=True):
+class Registered(msgspec.Struct, frozen=True, tag="registered"):
     """Told to subscribers: somebody lives under ``name`` now (again after a restart)."""
 
     name: str
     path: str
 
 
-class Unregistered(msgspec.Struct, frozen=True):
+class Unregistered(msgspec.Struct, frozen=True, tag="unregistered"):
     """Told to subscribers: nobody lives under ``name`` at present."""
 
     name: str
