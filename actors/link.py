@@ -336,18 +336,19 @@ class Link(asyncio.Protocol):
             _resolve(self._last_word[1])
         self._on_lost(self, why)
 
-    async def drain(self, timeout: float) -> None:
-        """Wait until all that was written has left, or the link is lost. With a lease, until the other side has it:
-        between hosts, what has left this process's buffers may be lost with the process."""
+    async def drain(self, timeout: float, *, until_heard: bool = False) -> None:
+        """Wait until all that was written has left, or the link is lost; or ``until_heard`` by the other side: between
+        hosts, what has left this process's buffers may be lost with the process."""
         if self.lost is not None or self._transport is None:
             return
         self._drained = self.system.loop.create_future()
         self._transport.set_write_buffer_limits(high=0)  # from now on, it resumes when nothing is left
         self._flush()
         await asyncio.wait([self._drained], timeout=timeout)
-        if self._lease is not None and self.lost is None:
-            self._last_word = (self.system.loop.time(), self.system.loop.create_future())
-            self.beat()
+        if until_heard and self.lost is None:
+            now = self.system.loop.time()
+            self._last_word = (now, self.system.loop.create_future())
+            self.write(wire.Beat(at=now))
             await asyncio.wait([self._last_word[1]], timeout=timeout)
 
     def release(self, reason: Reason) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from palmette.actors.errors import NameTaken
 from palmette.actors.exits import NoProcess, Normal, Reason
 from palmette.actors.messages import Request
-from palmette.actors.name_frames import Claim, Claimed, Holder, Lost, NameFrame, Named, Presence, Unnamed
+from palmette.actors.name_frames import Claim, Claimed, Holder, Lost, Named, NameFrame, Presence, Unnamed
 from palmette.actors.proxy import Direct, Inner
 from palmette.actors.ref import Ref
 

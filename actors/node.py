@@ -27,6 +27,7 @@ import msgspec
 from thespian.actors import Actor as ThespianActor
 
 from palmette.actors import hosting, wire
+from palmette.actors.cluster.output import connect_output
 from palmette.actors.collector import tune_collector
 from palmette.actors.node_life import NodeLife, NodeSystem
 from palmette.actors.node_logging import forward_logging
@@ -47,6 +48,8 @@ class NodeActor(ThespianActor):
         try:
             order = msgspec.json.decode(msg, type=wire.Order)
             os.environ.update(order.environment)
+            if order.output:
+                connect_output(order.output, order.node, order.token)
             _settle_in()
             connection = _introduce(order)
             self.send(sender, IS_UP + str(os.getpid()).encode())
@@ -94,6 +97,7 @@ class Node(NodeLife):
             self.system = NodeSystem(name=order.node)
             self.system.heartbeat = order.heartbeat
             if order.address:
+                self.far = True
                 transports = [await self._watch_launcher(connection), await self._call_program(order)]
             else:
                 loop = self.system.loop

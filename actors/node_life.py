@@ -58,6 +58,8 @@ class NodeLife(ABC):
     system: NodeSystem
     """Made by the subclass, on the node's own loop."""
     link: Link
+    far = False
+    """Whether the program is on another host."""
 
     def __init__(self) -> None:
         self.early: list[wire.Frame] | None = None
@@ -129,6 +131,6 @@ class NodeLife(ABC):
         else:
             self.link.write(wire.Started(order.path))
             self.link.write(wire.Ended(order.path, await cell.ended()))
-        await self.link.drain(LAST_WORDS_SECONDS)
+        await self.link.drain(LAST_WORDS_SECONDS, until_heard=self.far)
         self.last_acts()
         self.leave()

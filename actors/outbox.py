@@ -15,6 +15,7 @@ from collections import deque
 from typing import Final
 
 from palmette.actors import wire
+from palmette.actors.name_frames import NameFrame
 
 LARGE: Final = 64 << 10
 """Bytes from which on a frame goes in pieces."""
@@ -23,7 +24,7 @@ PIECE: Final = 64 << 10
 
 _NEWS_OF_AN_END: Final = (wire.Fell, wire.Ended, wire.NotStarted, wire.ExitSignal)
 _WITH_ID: Final = (wire.Reply, wire.CallFailed, wire.TreeIs)
-_FOR_THE_LINK: Final = (wire.Beat, wire.GivenUp, wire.Exited, wire.Logged, wire.Started, wire.Hello, wire.Stillborn)
+_FOR_THE_LINK: Final = (wire.Beat, wire.GivenUp, wire.Exited, wire.Logged, wire.Started, *wire.GREETINGS)
 
 
 class _Waiting:
@@ -76,6 +77,8 @@ class Outbox:
             self._queue(frame.id, waiting)
         elif isinstance(frame, _FOR_THE_LINK):
             self._queue(type(frame), waiting)
+        elif isinstance(frame, NameFrame):
+            self._queue(NameFrame, waiting)  # one after the other, whatever they are about
         elif isinstance(frame, wire.StartActor) or wire.StartActor in self._lanes:
             self._queue(wire.StartActor, waiting)  # before the actor is there, nobody below it gets anything
         else:

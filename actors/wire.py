@@ -61,6 +61,8 @@ class Order(msgspec.Struct, frozen=True):
     """``HOST:PORT`` of the program, if that is on another host. The node talks to it over TLS, and says hello twice."""
     credentials: str = ""
     """The directory with the certificates for that."""
+    output: str = ""
+    """The unix socket of who reads what the node prints; see :mod:`palmette.actors.cluster.output`."""
 
     def __repr__(self) -> str:
         return f"<order for {self.node}>"  # the token is nobody's business
@@ -258,6 +260,7 @@ class Logged(msgspec.Struct, frozen=True, array_like=True, tag="logged"):
 
 
 Greeting = Hello | Stillborn | Enter
+GREETINGS: Final = (Hello, Stillborn, Enter)
 Frame = (
     Greeting | StartActor | Started | NotStarted | Ended | Call | Reply | CallFailed | Cast | Send | Monitor | Fell
     | Tie | Untie | ExitSignal | Stop | Kill | AskTree | TreeIs | Exited | Logged | Beat | GivenUp | NameFrame

@@ -21,6 +21,7 @@ from palmette.actors.cluster.errors import HeadLost, Unreached
 from palmette.actors.cluster.far_host import FarHost
 from palmette.actors.cluster.head import Head
 from palmette.actors.cluster.needs import Needs
+from palmette.actors.cluster.output import Line, log_output
 from palmette.actors.cluster.peers import Peer, connect, may_be_gone
 from palmette.actors.cluster.placement import Placed, Unsatisfiable
 from palmette.actors.cluster.placer import NoPlace
@@ -91,6 +92,11 @@ class Cluster(Actor):
     async def gone(self, node: str, why: str) -> None:
         """From a member: a process has ended, or could not be started."""
         self._nodes.gone(node, why)
+
+    @endpoint
+    async def printed(self, path: str, pid: int, lines: list[Line]) -> None:
+        """From a member: what a process has printed."""
+        log_output(path, pid, lines)
 
     @endpoint
     async def move(self, lease: Lease) -> None:

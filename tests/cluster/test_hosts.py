@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from lab_actors import Asker, Settler
+from lab_actors import Asker, Settler, Talker
 from support.hosts import LOSS, Lab, running_lab
 
 from palmette.actors import Actor, ActorDied, Ref, System
@@ -264,3 +264,16 @@ async def test_a_host_without_this_clusters_certificate_is_no_member(lab: Lab, t
     await until(lambda: not stranger.is_up())
     assert "not of this cluster" in stranger.output.read_text()
     assert all(row.name != "stranger" for row in (await cluster(lab)).members)
+
+
+async def test_what_a_process_prints_is_heard_where_the_program_is_to_the_last_word(
+    lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "palmette.node")
+    talker = child(Talker, name="talker", on=needs(node="c"), restart="temporary")
+    async with program(lab, talker) as system:
+        system.whereis("talker", Talker).cast(Talker.die, "hello from afar")
+        await until(lambda: "last words: hello from afar" in caplog.text)
+    said = {(r.name, r.getMessage(), r.processName) for r in caplog.records if r.name.startswith("palmette.node")}
+    assert ("palmette.node.stdout", "hello from afar", "/talker") in said
+    assert ("palmette.node.stderr", "last words: hello from afar", "/talker") in said
