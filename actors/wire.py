@@ -244,6 +244,12 @@ class Beat(msgspec.Struct, frozen=True, array_like=True, tag="beat"):
     echo: float | None = None
 
 
+class Taken(msgspec.Struct, frozen=True, array_like=True, tag="taken"):
+    """So many pieces of large frames have been taken in since the last of these."""
+
+    pieces: int
+
+
 class GivenUp(msgspec.Struct, frozen=True, array_like=True, tag="given_up"):
     """The last frame of a side that does not trust the link any more."""
 
@@ -263,7 +269,7 @@ Greeting = Hello | Stillborn | Enter
 GREETINGS: Final = (Hello, Stillborn, Enter)
 Frame = (
     Greeting | StartActor | Started | NotStarted | Ended | Call | Reply | CallFailed | Cast | Send | Monitor | Fell
-    | Tie | Untie | ExitSignal | Stop | Kill | AskTree | TreeIs | Exited | Logged | Beat | GivenUp | NameFrame
+    | Tie | Untie | ExitSignal | Stop | Kill | AskTree | TreeIs | Exited | Logged | Beat | Taken | GivenUp | NameFrame
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()
@@ -306,6 +312,7 @@ class FrameReader:
         self._partial: dict[int, bytearray] = {}
         """What has come of large frames."""
         self._partial_size = 0
+        self._pieces = 0
 
     def trust(self) -> None:
         """Take all kinds of frames from the next one on."""
@@ -345,6 +352,11 @@ class FrameReader:
         finally:
             del buffer[:start]
 
+    def new_pieces(self) -> int:
+        """How many pieces have come since this was asked last."""
+        pieces, self._pieces = self._pieces, 0
+        return pieces
+
     def _piece(self, body: memoryview, *, last: bool) -> Frame | None:
         """Take a piece of a large frame; the frame, if it was the last."""
         if len(body) <= STREAM.size:
@@ -353,6 +365,7 @@ class FrameReader:
         self._partial_size += len(body) - STREAM.size
         if self._partial_size > MAX_FRAME:
             raise ValueError(f"more than {MAX_FRAME} bytes in pieces")
+        self._pieces += 1
         whole = self._partial.setdefault(stream, bytearray())
         whole += body[STREAM.size :]
         if not last:
