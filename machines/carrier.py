@@ -21,7 +21,7 @@ from typing import Final
 
 import msgspec
 
-import palmette
+from palmette import __version__
 from palmette.actors import Actor, Reason, describe, endpoint, is_graceful
 from palmette.machines.contract import ExecResult, Process
 from palmette.machines.errors import ImageUnusable, MachineError
@@ -186,7 +186,7 @@ class NodeCarrier(Actor):
         python, version, home = msgspec.json.decode(
             found.stdout.strip().rpartition(b"\n")[2], type=tuple[str, str, str]
         )
-        if plan.python and version == palmette.__version__:
+        if plan.python and version == __version__:
             return python, home
         return await self._install(python, home), home
 

@@ -12,9 +12,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-import palmette
 from palmette.machines.errors import MachineError
 
+_ROOT: Final = Path(__file__).parents[1]
+"""Of the package."""
 _WHEEL: Final = "Wheel-Version: 1.0\nGenerator: palmette\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 _SKIPPED: Final = "__pycache__"
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
@@ -31,7 +32,7 @@ def build_wheel() -> tuple[str, bytes]:
         distribution = metadata.distribution("palmette")
     except metadata.PackageNotFoundError:
         raise MachineError(
-            f"palmette is imported from {Path(palmette.__file__).parent} and was never installed, so that what it "
+            f"palmette is imported from {_ROOT} and was never installed, so that what it "
             "depends on is not known; `pip install -e .` there, or use --python with an interpreter that has it"
         ) from None
     info = f"palmette-{distribution.version}.dist-info"
@@ -51,13 +52,12 @@ def build_wheel() -> tuple[str, bytes]:
 
 
 def _package() -> Iterator[tuple[str, bytes]]:
-    root = Path(palmette.__file__).parent
     # In a source tree the folders are links.
-    for folder, folders, names in os.walk(root, followlinks=True):
+    for folder, folders, names in os.walk(_ROOT, followlinks=True):
         folders[:] = sorted(name for name in folders if name != _SKIPPED)
         for name in sorted(names):
             path = Path(folder, name)
-            yield f"palmette/{path.relative_to(root).as_posix()}", path.read_bytes()
+            yield f"palmette/{path.relative_to(_ROOT).as_posix()}", path.read_bytes()
 
 
 def _digest(data: bytes) -> str:
