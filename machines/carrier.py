@@ -47,7 +47,7 @@ FINAL: Final = ("ImageUnusable", "UnknownImage", "NotInstalled", "MachineError")
 JOINED: Final = "joined "
 """What the line begins with by which a node says that it has joined."""
 
-_FIND: Final = 'for p in "$@"; do p=$(command -v "$p") && "$p" -c "$PROBE" && exit 0; done; exit 1'
+_FIND: Final = 'for p in "$@"; do p=$(command -v "$p") && "$p" -c "$PROBE" "$p" && exit 0; done; exit 1'
 _PROBE: Final = """
 import json, os, pwd, sys
 if sys.version_info < (3, 11):
@@ -57,7 +57,7 @@ try:
     version = metadata.version("palmette")
 except metadata.PackageNotFoundError:
     version = ""
-print(json.dumps([sys.executable, version, pwd.getpwuid(os.getuid()).pw_dir]))
+print(json.dumps([sys.argv[1], version, pwd.getpwuid(os.getuid()).pw_dir]))
 """
 _ACCEPT: Final = """
 import sys

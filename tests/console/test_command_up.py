@@ -24,13 +24,13 @@ import os, sys
 from pathlib import Path
 words = sys.argv[1:]
 if words[:3] == ["-m", "palmette", "node"]:
-    os.execv(sys.executable, [sys.executable, {str(STAND_IN)!r}, *words[3:]])
+    os.execv({sys.executable!r}, [{sys.executable!r}, {str(STAND_IN)!r}, *words[3:]])
 if "import accept" in words[1]:
     folder = Path(os.environ["PALMETTE_CLUSTER_DIR"])
     folder.mkdir()
     (folder / "bundle").write_text(sys.stdin.read())
 else:
-    os.execv({sys.executable!r}, [__file__, *words])
+    os.execv({sys.executable!r}, [{sys.executable!r}, *words])
 """
 
 
@@ -43,7 +43,17 @@ def words(command_line: CommandLine, ssh_server: SshServer) -> list[str]:
     bundle = command_line.folder / "gpuhost.bundle"
     bundle.write_text("SECRET")
     image = ssh_server.image()
-    return ["up", image, "--head", "10.0.0.1:1900", "--bundle", str(bundle), "--python", str(python)]
+    return [
+        "up",
+        image,
+        "--head",
+        "10.0.0.1:1900",
+        "--bundle",
+        str(bundle),
+        "--pip=--no-index",
+        "--python",
+        str(python),
+    ]
 
 
 def told(command_line: CommandLine) -> dict[str, object]:
@@ -72,6 +82,18 @@ def test_a_node_comes_up_and_is_taken_down_at_ctrl_c(command_line: CommandLine, 
         assert isinstance(pid, int)
         assert not psutil.pid_exists(pid)
     assert [name for name in os.listdir("/tmp") if f"palmette-up.{process.pid}." in name] == []
+
+
+def test_a_node_whose_command_is_killed_ends_with_the_connection(command_line: CommandLine, words: list[str]) -> None:
+    process = command_line.start(words[0], f"{words[1]}&lease=2", *words[2:])
+    try:
+        until(lambda: "is a member of the cluster" in command_line.output()[1], "the node")
+        node = told(command_line)
+    finally:
+        process.kill()
+        end(process)
+    until(lambda: not any(psutil.pid_exists(int(str(node[who]))) for who in ("pid", "child")), "the node to be gone")
+    until(lambda: not [name for name in os.listdir("/tmp") if f"palmette-up.{process.pid}." in name], "its directory")
 
 
 def test_a_host_that_cannot_be_reached_is_tried_again_and_said(command_line: CommandLine, words: list[str]) -> None:
