@@ -20,8 +20,8 @@ import msgspec
 from palmette.actors import wire
 from palmette.actors.actor import Actor
 from palmette.actors.arguments import encode_arguments, initializer
+from palmette.actors.cluster.books import Placed
 from palmette.actors.cluster.needs import Needs
-from palmette.actors.cluster.placement import Placed
 from palmette.actors.codec import name_of
 from palmette.actors.ending import settle
 from palmette.actors.errors import NodeError, Refused, StartFailed

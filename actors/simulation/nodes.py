@@ -15,7 +15,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Final
 
 from palmette.actors import wire
-from palmette.actors.cluster.placement import Placed
+from palmette.actors.cluster.books import Placed
 from palmette.actors.link import Link
 from palmette.actors.node_life import NodeLife, NodeSystem
 from palmette.actors.nodes import NodeHost, Nodes
