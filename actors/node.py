@@ -29,6 +29,7 @@ from thespian.actors import Actor as ThespianActor
 from palmette.actors import hosting, wire
 from palmette.actors.cluster.output import connect_output
 from palmette.actors.collector import tune_collector
+from palmette.actors.fingerprint import this_build
 from palmette.actors.node_life import NodeLife, NodeSystem
 from palmette.actors.node_logging import forward_logging
 
@@ -68,7 +69,7 @@ def _introduce(order: wire.Order) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(CONNECT_SECONDS)
     connection.connect(order.socket)
-    connection.sendall(b"".join(wire.encode_frame(wire.Hello(order.node, order.token, os.getpid()), 0)))
+    connection.sendall(b"".join(wire.encode_frame(wire.Hello(order.node, order.token, os.getpid(), this_build()), 0)))
     return connection
 
 

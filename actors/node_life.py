@@ -16,6 +16,7 @@ from palmette.actors.cluster.placer import Placer, part_of
 from palmette.actors.codec import class_named
 from palmette.actors.errors import StartFailed
 from palmette.actors.exits import reason_of
+from palmette.actors.fingerprint import check_interface
 from palmette.actors.introspection import ExitRecord
 from palmette.actors.link import Link
 from palmette.actors.naming import FarRegistry
@@ -122,6 +123,7 @@ class NodeLife(ABC):
         self.move_in()
         try:
             cls = class_named(order.actor, Actor)
+            check_interface(cls, order.interface)
             kwargs = decode_arguments(initializer(cls), order.arguments, system)
             cell = await system.start_actor(slot, None, cls, (), kwargs, order.options)
         except StartFailed as failed:

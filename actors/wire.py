@@ -20,6 +20,7 @@ from typing import Final, Literal
 import msgspec
 
 from palmette.actors.exits import Reason
+from palmette.actors.fingerprint import Build
 from palmette.actors.heartbeat import Heartbeat
 from palmette.actors.introspection import ExitRecord, TreeNode
 from palmette.actors.name_frames import NameFrame
@@ -69,11 +70,12 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello"):
-    """A node's first frame."""
+    """A node's first frame. Never to be changed but at its end: it is how other versions are told from this one."""
 
     node: str
     token: str
     pid: int
+    build: Build | None = None
 
     def __repr__(self) -> str:
         return f"<hello from {self.node}>"
@@ -109,6 +111,8 @@ class StartActor(msgspec.Struct, frozen=True, array_like=True, tag="start"):
     """Whether a dynamic supervisor is above it, so that names below it are not registered by themselves."""
     names: list[tuple[str, str, bool]] = []
     """Who is called what, and whether somebody lives there; later changes follow as frames."""
+    interface: dict[str, str] = {}
+    """What the class is like, as the program knows it; see :mod:`palmette.actors.fingerprint`."""
 
 
 class Started(msgspec.Struct, frozen=True, array_like=True, tag="started"):
