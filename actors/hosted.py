@@ -14,7 +14,7 @@ from palmette.actors.proxy import Direct
 if TYPE_CHECKING:
     from palmette.actors.cell import Cell
     from palmette.actors.node_process import NodeProcess
-    from palmette.actors.slot import Slot
+    from palmette.actors.slot import Slot, Watcher
     from palmette.actors.system import System
 
 
@@ -66,6 +66,14 @@ class Hosted(Direct):
 
     def watch(self) -> None:
         """Nothing to ask for: the node announces its own end, or its link breaks."""
+
+    def add_monitor(self, watcher: Watcher, monitor: int) -> None:
+        self.watchers[(watcher, monitor)] = None
+
+    def announce(self, reason: Reason) -> None:
+        for watcher, monitor in list(self.watchers):
+            self._fell(watcher, monitor, reason)
+        super().announce(reason)
 
     # --- what the node says --------------------------------------------------------------------------------------
 

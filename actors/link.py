@@ -21,6 +21,7 @@ from palmette.actors.exits import Killed, Reason, Unreachable
 from palmette.actors.heartbeat import Heartbeat, Pulse
 from palmette.actors.messages import Request
 from palmette.actors.refusals import refusal
+from palmette.actors.ties import Ties
 
 if TYPE_CHECKING:
     from palmette.actors.serving import Served
@@ -68,6 +69,8 @@ class Link(asyncio.Protocol):
         self.system = system
         self.node = ""
         self.pid = 0
+        self.ties = Ties(self)
+        """Links of actors that cross this connection."""
         self.served: Served | None = None
         """What local actors owe the other side; kept by :mod:`palmette.actors.serving`."""
         self._on_frame = on_frame
@@ -247,14 +250,20 @@ class Link(asyncio.Protocol):
         self._relays[self._ids] = answer
         self.write(msgspec.structs.replace(frame, id=self._ids))
 
-    def monitor(self, path: str, tell: Callable[[Reason], None]) -> None:
-        """Have ``tell`` called once when the actor at ``path`` ends."""
+    def monitor(self, path: str, tell: Callable[[Reason], None]) -> int:
+        """Have ``tell`` called once when the actor at ``path`` ends; a number for :meth:`demonitor`."""
+        self._ids += 1
         if self.lost is not None:
             self.system.loop.call_soon(tell, self.lost)
-            return
-        self._ids += 1
-        self._monitors[self._ids] = tell
-        self.write(wire.Monitor(self._ids, path))
+        else:
+            self._monitors[self._ids] = tell
+            self.write(wire.Monitor(self._ids, path))
+        return self._ids
+
+    def demonitor(self, number: int) -> None:
+        """Undo :meth:`monitor`."""
+        if self._monitors.pop(number, None) is not None:
+            self.write(wire.Demonitor(number))
 
     async def tree(self, path: str, timeout: float) -> wire.TreeNode | None:
         """The tree below ``path`` as the other side sees it; ``None`` if it does not say in time."""
@@ -315,8 +324,9 @@ class Link(asyncio.Protocol):
             tell(reason)
         for future in self._trees.values():
             future.cancel()
+        self.ties.release(reason)
         if self.served is not None:
-            self.served.release(reason)
+            self.served.release()
 
 
 def _failure(frame: wire.CallFailed) -> Exception:
