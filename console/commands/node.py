@@ -100,11 +100,12 @@ async def _live(member: Member, bind: str, port: int | None, loss: float) -> int
         with interrupts.installed():
             heartbeat = Heartbeat(interval=min(3.0, loss / 5), loss=loss)
             async with System.start(node_tree(member, bind=bind, port=port), heartbeat=heartbeat) as system:
-                role = f"the head, at {member.head}" if port is not None else f"a member of {member.head}"
-                offers = f"and offers {member.capabilities}"
-                console.print(f"[bold]{member.name}[/] is {role}, {offers}. Ctrl-C ends it.", soft_wrap=True)
+                console.print(
+                    f"joined {member.head} as [bold]{member.name}[/], with {member.capabilities}", soft_wrap=True
+                )
                 if port is not None:
-                    console.print(f"Others join it with [cyan]palmette node --join {member.head}[/]")
+                    console.print(f"this is the head; others join with [cyan]palmette node --join {member.head}[/]")
+                console.print("Ctrl-C ends it")
                 await system.wait_ended()
                 console.print(f"{member.name} was removed from the cluster.")
     except asyncio.CancelledError:
