@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from palmette.actors.cluster.membership import Member
 
-_NAME = typer.Option(help="What this node is called. Default: the host's name.", show_default=False)
+_NAME = typer.Option(help="What this node is called. Default: as in its certificate.", show_default=False)
 _CAPABILITY = typer.Option(
     "--capability",
     "-c",
@@ -32,7 +30,7 @@ def node(
     capability: Annotated[list[str] | None, _CAPABILITY] = None,
     limit: Annotated[int | None, typer.Option(help="Children that it takes at most.", show_default=False)] = None,
     loss: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Silence after which a host is lost; the same on all hosts.")
+        float, typer.Option(metavar="SECONDS", help="Silence after which a host is lost. The head's word counts.")
     ] = 15.0,
 ) -> None:
     """Take part in a cluster: run children of programs on this host, until Ctrl-C.
@@ -54,13 +52,13 @@ def node(
         offered = discover(_pairs(capability or ()))
     except ValueError as error:
         raise UsageError(str(error)) from error
-    directory = Credentials.load().directory
+    credentials = Credentials.load()
     member = Member(
-        name=name or platform.node() or "node",
+        name=name or credentials.name,
         incarnation=time.time_ns(),
         capabilities=offered,
         head=str(head),
-        credentials=str(Path(directory).absolute()),
+        credentials=str(credentials.directory.absolute()),
         limit=limit,
     )
     raise typer.Exit(run(_live(member, bind, port if join is None else None, loss)))
