@@ -9,24 +9,23 @@ import itertools
 
 import msgspec
 
-from palmette.actors import Actor, Down, Exit, Ref, endpoint
+from palmette.actors import Actor, Down, Exit, NoProcess, Ref, endpoint
 from palmette.supervisors import Supervisor
 
 
-class Life(msgspec.Struct):
+class Life(msgspec.Struct, frozen=True):
     """One incarnation."""
 
     path: str
     born: float
-    ended: float | None = None
 
 
 class Book:
     """What happened."""
 
     lives: dict[int, Life] = {}  # noqa: RUF012
-    watches: dict[tuple[int, int], float] = {}  # noqa: RUF012
-    """Monitors, by who (a life) and number: since when."""
+    watches: dict[tuple[int, int], tuple[str, float]] = {}  # noqa: RUF012
+    """Monitors, by who (a life) and number: of which address, and since when."""
     downs: dict[tuple[int, int], list[float]] = {}  # noqa: RUF012
     ties: dict[tuple[int, str], list[float]] = {}  # noqa: RUF012
     """Links that are in force, or were: by who and to which address, the times of making them."""
@@ -44,7 +43,7 @@ class Bonded(Actor):
 
     trap_exit = True
     faithful = False
-    """Whether it ties itself anew to whoever has just ended, as soon as it hears of it."""
+    """Whether it watches and ties itself anew to whoever has just ended, as soon as it hears of it."""
 
     def __init__(self) -> None:
         self.life = next(Book.numbers)
@@ -53,7 +52,7 @@ class Bonded(Actor):
     @endpoint
     async def watch(self, other: Ref[Bonded]) -> None:
         number = self.monitor(other)
-        Book.watches[(self.life, number)] = self.system.loop.time()
+        Book.watches[(self.life, number)] = (other.path, self.system.loop.time())
 
     @endpoint
     async def tie(self, other: Ref[Bonded]) -> None:
@@ -70,11 +69,13 @@ class Bonded(Actor):
     async def receive(self, message: object) -> None:
         now = self.system.loop.time()
         match message:
-            case Down(_, _, monitor):
+            case Down(ref, reason, monitor):
                 Book.downs.setdefault((self.life, monitor), []).append(now)
-            case Exit(ref, _):
+                if self.faithful and not isinstance(reason, NoProcess):
+                    await self.watch(self.system.ref_at(ref.path, Bonded))
+            case Exit(ref, reason):
                 Book.exits.setdefault((self.life, ref.path), []).append(now)
-                if self.faithful:
+                if self.faithful and not isinstance(reason, NoProcess):
                     await self.tie(self.system.ref_at(ref.path, Bonded))
             case _:
                 raise AssertionError(message)
