@@ -1,6 +1,9 @@
 """The kernel: actors, references, exits, links, monitors, timers, the registry, process nodes."""
 
 from palmette.actors.actor import Actor, ReplyToken
+from palmette.actors.cluster.needs import BadNeeds, Needs, needs
+from palmette.actors.cluster.placement import Unsatisfiable
+from palmette.actors.cluster.placer import NoPlace
 from palmette.actors.collector import tune_collector
 from palmette.actors.deadlines import deadline, time_left
 from palmette.actors.endpoints import Endpoint, endpoint
@@ -37,7 +40,8 @@ from palmette.actors.heartbeat import Heartbeat
 from palmette.actors.introspection import BlockRecord, DeadLetter, ExitRecord, SystemStatistics, TreeNode
 from palmette.actors.messages import ChildExit, Down, Exit, TaskDone
 from palmette.actors.ref import Ref
-from palmette.actors.registry import Member, Registered, Registry, Unregistered
+from palmette.actors.registry import Member, Registry
+from palmette.actors.registry_table import Registered, Unregistered
 from palmette.actors.running import run
 from palmette.actors.state import ActorState
 from palmette.actors.system import System
@@ -48,6 +52,7 @@ __all__ = [
     "ActorError",
     "ActorState",
     "BadCall",
+    "BadNeeds",
     "BlockRecord",
     "ChildExit",
     "Crashed",
@@ -66,6 +71,8 @@ __all__ = [
     "MaxRestarts",
     "Member",
     "NameTaken",
+    "Needs",
+    "NoPlace",
     "NoProcess",
     "NodeError",
     "Normal",
@@ -85,10 +92,12 @@ __all__ = [
     "TreeNode",
     "Unreachable",
     "Unregistered",
+    "Unsatisfiable",
     "deadline",
     "describe",
     "endpoint",
     "is_graceful",
+    "needs",
     "root_cause",
     "run",
     "time_left",

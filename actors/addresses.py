@@ -15,10 +15,12 @@ from palmette.actors.cell import Cell
 from palmette.actors.deadlines import DEFAULT_CALL_SECONDS, get_deadline
 from palmette.actors.errors import ActorDied, DeadlineExceeded
 from palmette.actors.exits import NoProcess
-from palmette.actors.registry import Registry, RegistryTable
+from palmette.actors.registry import REGISTRY, Registry
+from palmette.actors.registry_table import RegistryTable
 from palmette.actors.slot import Slot, Target
 
 if TYPE_CHECKING:
+    from palmette.actors.naming import Naming
     from palmette.actors.nodes import Nodes
     from palmette.actors.ref import Ref
 
@@ -39,12 +41,16 @@ class Addresses:
         self._arrivals: dict[asyncio.Future[None], None] = {}
         self._vacant: WeakValueDictionary[str, Slot] = WeakValueDictionary()
         """Addresses that only references know: given up, not yet in use, or elsewhere."""
-        self._own_path: str | None = None
+        self.own_path: str | None = None
+        """In a process node: where the actor lives that it was started for."""
         self._nodes: Nodes | None = None
+        self._naming: Naming | None = None
 
-    if TYPE_CHECKING:
+    if TYPE_CHECKING:  # by System
 
         def ref(self, slot: Slot) -> Ref[object]: ...
+
+        def make_naming(self) -> Naming: ...
 
     # --- in use, and given up --------------------------------------------------------------------------------------
 
@@ -54,9 +60,8 @@ class Addresses:
         slot = self.slots.get(path)
         if slot is None:
             # The one that references hold already, if any do: they come alive with it.
-            slot = self._vacant.pop(path, None)
-            if slot is None or slot.target is not None:
-                slot = Slot(path)
+            slot = self._vacant.pop(path, None) or Slot(path)
+            slot.target = None  # it may have been in another process so far
             self.slots[path] = slot
         slot.dynamic = parent.slot.dynamic
         slot.given_up = False
@@ -67,7 +72,7 @@ class Addresses:
 
     def own_slot(self, path: str) -> Slot:
         """In a process node: the address of the actor that the node was started for."""
-        self._own_path = path
+        self.own_path = path
         slot = self.slots[path] = Slot(path)
         return slot
 
@@ -79,9 +84,9 @@ class Addresses:
         parent = self.slots.get(slot.path.rpartition("/")[0] or "/")
         if parent is not None and isinstance(parent.target, Cell) and parent.target.children is not None:
             parent.target.children.pop(slot.name, None)
+        self.registry_table.owner_released(slot)
         self.slots.pop(slot.path, None)
         self._vacant[slot.path] = slot
-        self.registry_table.owner_released(slot)
 
     # --- finding actors ---------------------------------------------------------------------------------------------
 
@@ -103,8 +108,17 @@ class Addresses:
         below = None if self._nodes is None else self._nodes.below(path)
         if below is not None or self.uplink is None:
             return below
-        mine = self._own_path is not None and (path == self._own_path or path.startswith(self._own_path + "/"))
-        return None if mine else self.uplink(path)
+        return None if self.is_mine(path) else self.uplink(path)
+
+    def is_mine(self, path: str) -> bool:
+        """In a process node: whether an address is at or below its own actor."""
+        return self.own_path is not None and (path == self.own_path or path.startswith(self.own_path + "/"))
+
+    def people(self, above: str) -> None:
+        """A process now lives at ``above``: references to what may live below it come alive."""
+        for path, slot in list(self._vacant.items()):
+            if slot.target is None and path.startswith(above + "/"):
+                slot.target = self._elsewhere(path)
 
     def whereis(self, name: str, actor: type[T]) -> Ref[T]:
         """The actor registered as ``name``, or living at the address ``name`` if that begins with ``/``.
@@ -121,8 +135,8 @@ class Addresses:
         return cast("Ref[T]", self.ref(slot))
 
     async def lookup(self, name: str, actor: type[T]) -> Ref[T]:
-        """Like :meth:`whereis`, but asks the system's authority: what a process node uses for names elsewhere."""
-        if name in self.registry_table.names or self.uplink is None:
+        """Like :meth:`whereis`; in a process node, the system's authority is asked about names not heard of so far."""
+        if name in self.registry_table.names or name.startswith("/") or self.uplink is None:
             return self.whereis(name, actor)
         path = await self.registry.call(Registry.whereis, name)
         if path is None:
@@ -132,7 +146,32 @@ class Addresses:
     @property
     def registry(self) -> Ref[Registry]:
         """The authority on names and groups, from any process of the system."""
-        return self.ref_at("/system/registry", Registry)
+        return self.ref_at(REGISTRY, Registry)
+
+    @property
+    def naming(self) -> Naming:
+        """What other processes are told of names, and tell of theirs."""
+        if self._naming is None:
+            self._naming = self.make_naming()
+        return self._naming
+
+    async def claim(self, name: str, slot: Slot, timeout: float) -> None:
+        """Begin a start in ``slot`` with ``name`` for it; to be followed by :meth:`settle`, however it ends.
+
+        Raises:
+            NameTaken: somebody living has it, or is about to.
+        """
+        self.registry_table.begin(slot)
+        if self.uplink is None:
+            self.registry_table.register(name, slot)
+        else:
+            await self.naming.claim(name, slot, timeout)
+
+    def settle(self, slot: Slot) -> None:
+        """A start with a claim is over."""
+        self.registry_table.settle(slot)
+        if self.uplink is not None:
+            self.naming.settled(slot)
 
     async def entries(self, group: str, actor: type[T]) -> list[tuple[Ref[T], object]]:
         """The members of a group with the values that they joined with, in the order of joining."""
@@ -159,7 +198,7 @@ class Addresses:
             at = self.loop.time() + (DEFAULT_CALL_SECONDS if timeout is None else timeout)
         while True:
             slot = self.slots.get(name) if name.startswith("/") else self.registry_table.names.get(name)
-            if slot is not None and slot.target is not None and slot.target.state in ("running", "suspended"):
+            if slot is not None and self.registry_table.is_up(slot):
                 return cast("Ref[T]", self.ref(slot))
             if self.loop.time() >= at:
                 where = "at" if name.startswith("/") else "registered as"
@@ -174,6 +213,10 @@ class Addresses:
     def arrived(self, slot: Slot) -> None:
         """For starters: an incarnation is up; tell those who wait for its name."""
         self.registry_table.owner_started(slot)
+        self.somebody_arrived()
+
+    def somebody_arrived(self) -> None:
+        """Here or elsewhere: those who wait for a name look again."""
         arrivals, self._arrivals = self._arrivals, {}
         for arrival in arrivals:
             if not arrival.done():

@@ -15,6 +15,8 @@
         ├── Decline            an actor says in its start that it does not want to run
         ├── NameTaken          another living actor holds the name
         └── NodeError          a process node could not be started or was misused
+            ├── Unsatisfiable  no host offers what a child needs (palmette.actors.cluster.placement)
+            └── NoPlace        it was in use for as long as the child would wait (palmette.actors.cluster.placer)
 
 ``ActorDied`` and ``DeadlineExceeded`` say ``retryable``: an actor that lets them through crashes, and its supervisor
 decides.

@@ -13,11 +13,13 @@ A node whose handler blocks is silent as well, and must not be given up for it: 
 So silence counts only while the other side *may* be gone. Within a host the operating system says whether a process is
 stopped or just busy; on a link to another host, and in a simulation, silence is all there is to go by. A node on its
 head's own host does not watch the head: the connection tells of its death, and from a stop (Ctrl-Z) it comes back.
+A node on another host goes by a :class:`Lease`, so that it is gone before anybody takes its place.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -39,6 +41,15 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
                 f"a heartbeat needs an interval above 0 s and a loss time of at least three intervals; got "
                 f"interval={self.interval:g}, loss={self.loss:g}"
             )
+
+    @property
+    def lease(self) -> float:
+        """Seconds for which one side may go on after a sign of life that the other has heard.
+
+        Silence is counted in whole intervals, so the other gives up after ``loss`` seconds or up to two intervals
+        earlier. A quarter of an interval is left for two clocks that do not run alike, and to go.
+        """
+        return (math.floor(self.loss / self.interval + 1e-9) - 1.25) * self.interval
 
 
 class Beating(Protocol):
@@ -91,6 +102,44 @@ class Pulse:
         if (self._silent + 2) * interval > loss * (1 + 1e-9):
             self.stop()
             self._beating.gone_silent(self._silent * interval)
+
+    def stop(self) -> None:
+        """No more."""
+        self._timer.cancel()
+
+
+class Lease:
+    """The right to go on, where the other side may give this one up and put another into its place.
+
+    Each beat of this side says when it was sent, and is echoed. This side has ``seconds`` from the sending of the last
+    beat whose echo it has heard; then ``lapsed`` is called, once. The other side has heard that beat later than it was
+    sent, and gives up later than that, so whatever is lost or late between the two, this side goes first.
+    """
+
+    __slots__ = ("_lapsed", "_loop", "_seconds", "_timer", "until")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, lapsed: Callable[[], None]) -> None:
+        self._loop = loop
+        self._seconds = seconds
+        self._lapsed = lapsed
+        self.until = loop.time() + seconds
+        """On the loop's clock."""
+        self._timer = loop.call_at(self.until, self._look)
+
+    def echoed(self, at: float) -> None:
+        """The other side has heard the beat that was sent at ``at``."""
+        if at <= self._loop.time():
+            self.until = max(self.until, at + self._seconds)
+
+    def is_over(self) -> bool:
+        """Also before ``lapsed`` was called: who was stopped (a Ctrl-Z, a paused machine) finds it over."""
+        return self._loop.time() >= self.until
+
+    def _look(self) -> None:
+        if self.is_over():
+            self._lapsed()
+        else:
+            self._timer = self._loop.call_at(self.until, self._look)
 
     def stop(self) -> None:
         """No more."""

@@ -13,8 +13,10 @@ from palmette.actors.proxy import Direct
 
 if TYPE_CHECKING:
     from palmette.actors.cell import Cell
+    from palmette.actors.cluster.books import Placed
+    from palmette.actors.cluster.placer import Placer
     from palmette.actors.node_process import NodeProcess
-    from palmette.actors.slot import Slot
+    from palmette.actors.slot import Slot, Watcher
     from palmette.actors.system import System
 
 
@@ -40,6 +42,10 @@ class Hosted(Direct):
         self._last_words: tuple[str, Reason] | None = None
         self._killed: Reason | None = None
         self._over: Reason | None = None
+        self.placed: Placed | None = None
+        """Where it lives and what was reserved for it there, if its spec says what it needs."""
+        self.placer: Placer | None = None
+        """Whom to give that back to."""
 
     @property
     def state(self) -> str:
@@ -66,6 +72,14 @@ class Hosted(Direct):
 
     def watch(self) -> None:
         """Nothing to ask for: the node announces its own end, or its link breaks."""
+
+    def add_monitor(self, watcher: Watcher, monitor: int) -> None:
+        self.watchers[(watcher, monitor)] = None
+
+    def announce(self, reason: Reason) -> None:
+        for watcher, monitor in list(self.watchers):
+            self._fell(watcher, monitor, reason)
+        super().announce(reason)
 
     # --- what the node says --------------------------------------------------------------------------------------
 
@@ -95,7 +109,7 @@ class Hosted(Direct):
             stop_waiting()
             self.finish(why)
 
-        late = self.system.loop.call_later(self.system.kill_grace, gone)
+        late = self.system.loop.call_later(self._process.patience or self.system.kill_grace, gone)
         stop_waiting = self._process.when_gone(gone)
 
     def finish(self, why: str) -> None:
@@ -108,6 +122,8 @@ class Hosted(Direct):
         if self._killed is not None and not is_graceful(reason):
             child, reason = self.path, self._killed
         self._over = reason
+        if self.placer is not None and self.placed is not None:
+            self.placer.release(self.placed.lease)  # before the supervisor hears of it, and wants it for a successor
         if slot.target is self:
             slot.target = None
         slot.last_exit = reason
@@ -115,6 +131,7 @@ class Hosted(Direct):
         system.record_exit(slot, self.kind, reason)
         self.link.release(reason)
         system.registry_table.owner_died(slot, reason)
+        system.naming.node_lost(self.link, reason)
         self.announce(reason)
         starting, self.starting = self.starting, None
         if starting is None:

@@ -57,6 +57,8 @@ class TreeNode(msgspec.Struct, frozen=True, kw_only=True):
     """Messages in its mailbox."""
     pid: int | None = None
     """The process it has of its own, where it has one."""
+    place: str | None = None
+    """The host that it was placed on, and its GPUs there, where its spec says what it needs."""
     last_exit: str | None = None
     children: tuple[TreeNode, ...] = ()
 
@@ -122,11 +124,12 @@ def tree_of(slot: Slot, kind: str = "?") -> TreeNode:
     """The tree below ``slot`` as this process sees it."""
     target = slot.target
     children: tuple[TreeNode, ...] = ()
-    waiting, pid = 0, None
+    waiting, pid, placed = 0, None, None
     if target is not None:
         kind = target.kind
         waiting = len(getattr(target, "mailbox", ()))
         pid = getattr(target, "pid", None)
+        placed = getattr(target, "placed", None)
         below = cast("dict[str, Slot] | None", getattr(target, "children", None))
         children = tuple(tree_of(child) for child in (below or {}).values())
         children += tuple(cast("tuple[TreeNode, ...]", getattr(target, "remote_children", ())))
@@ -138,6 +141,7 @@ def tree_of(slot: Slot, kind: str = "?") -> TreeNode:
         incarnation=slot.incarnation,
         waiting=waiting,
         pid=pid,
+        place=None if placed is None else str(placed),
         last_exit=None if slot.last_exit is None else describe(slot.last_exit),
         children=children,
     )

@@ -19,13 +19,17 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Callable
+from pathlib import Path
 from typing import Final, NoReturn
 
 import msgspec
 from thespian.actors import Actor as ThespianActor
 
 from palmette.actors import hosting, wire
+from palmette.actors.cluster.output import connect_output
 from palmette.actors.collector import tune_collector
+from palmette.actors.fingerprint import this_build
 from palmette.actors.node_life import NodeLife, NodeSystem
 from palmette.actors.node_logging import forward_logging
 
@@ -44,6 +48,9 @@ class NodeActor(ThespianActor):
             return
         try:
             order = msgspec.json.decode(msg, type=wire.Order)
+            os.environ.update(order.environment)
+            if order.output:
+                connect_output(order.output, order.node, order.token)
             _settle_in()
             connection = _introduce(order)
             self.send(sender, IS_UP + str(os.getpid()).encode())
@@ -62,7 +69,7 @@ def _introduce(order: wire.Order) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(CONNECT_SECONDS)
     connection.connect(order.socket)
-    connection.sendall(b"".join(wire.encode_frame(wire.Hello(order.node, order.token, os.getpid()), 0)))
+    connection.sendall(b"".join(wire.encode_frame(wire.Hello(order.node, order.token, os.getpid(), this_build()), 0)))
     return connection
 
 
@@ -90,22 +97,43 @@ class Node(NodeLife):
         try:
             self.system = NodeSystem(name=order.node)
             self.system.heartbeat = order.heartbeat
-            transport, _ = await self.system.loop.create_unix_connection(
-                lambda: self.meet_head(written=1), sock=connection
-            )
-            # The head need not be watched: its end breaks the link, and where it is stopped it comes back.
+            if order.address:
+                self.far = True
+                transports = [await self._watch_launcher(connection), await self._call_program(order)]
+            else:
+                loop = self.system.loop
+                transport, _ = await loop.create_unix_connection(lambda: self.meet_head(written=1), sock=connection)
+                transports = [transport]
+            # The head need not be watched: its end breaks the link, and where it is stopped it comes back. On another
+            # host, the launcher watches it for us.
             self.link.keep_alive(order.heartbeat, None)
-            self.descriptor = int(transport.get_extra_info("socket").fileno())
+            self.descriptors = [int(transport.get_extra_info("socket").fileno()) for transport in transports]
             os.register_at_fork(after_in_child=self._let_go)
         except BaseException:  # noqa: BLE001 - without a link there is nobody to tell
             traceback.print_exc()
             leave()
 
+    async def _watch_launcher(self, connection: socket.socket) -> asyncio.BaseTransport:
+        """On another host than the program's: when the launcher goes, so does this process."""
+        transport, _ = await self.system.loop.create_unix_connection(lambda: _Lifeline(self.leave), sock=connection)
+        return transport
+
+    async def _call_program(self, order: wire.Order) -> asyncio.BaseTransport:
+        from palmette.actors.cluster.channel import Address, dial
+        from palmette.actors.cluster.credentials import Credentials
+
+        credentials = await asyncio.to_thread(Credentials.load, Path(order.credentials))
+        address = Address.parse(order.address)
+        transport = await dial(address, lambda: self.meet_head(written=0), credentials, CONNECT_SECONDS)
+        self.link.write(wire.Hello(order.node, order.token, os.getpid(), this_build()))
+        return transport
+
     def _let_go(self) -> None:
-        # A forked child must not hold the connection open when this process is gone. The number stays taken: the
-        # child inherits the socket object, too.
+        # A forked child must not hold the connections open when this process is gone. The numbers stay taken: the
+        # child inherits the socket objects, too.
         nothing = os.open(os.devnull, os.O_RDWR)
-        os.dup2(nothing, self.descriptor, inheritable=False)
+        for descriptor in self.descriptors:
+            os.dup2(nothing, descriptor, inheritable=False)
         os.close(nothing)
 
     def move_in(self) -> None:
@@ -118,6 +146,14 @@ class Node(NodeLife):
 
     def leave(self) -> None:
         leave()
+
+
+class _Lifeline(asyncio.Protocol):
+    def __init__(self, lost: Callable[[], None]) -> None:
+        self._lost = lost
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost()
 
 
 def leave() -> NoReturn:

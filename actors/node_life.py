@@ -12,13 +12,18 @@ from typing import Final
 from palmette.actors import wire
 from palmette.actors.actor import Actor
 from palmette.actors.arguments import decode_arguments, initializer
+from palmette.actors.cluster.placer import Placer, part_of
 from palmette.actors.codec import class_named
 from palmette.actors.errors import StartFailed
 from palmette.actors.exits import reason_of
+from palmette.actors.fingerprint import check_interface
 from palmette.actors.introspection import ExitRecord
 from palmette.actors.link import Link
+from palmette.actors.naming import FarRegistry
 from palmette.actors.proxy import Direct
+from palmette.actors.registry import REGISTRY
 from palmette.actors.serving import serve
+from palmette.actors.starting import StartOptions
 from palmette.actors.system import System
 
 LAST_WORDS_SECONDS: Final = 10.0
@@ -28,12 +33,18 @@ LAST_WORDS_SECONDS: Final = 10.0
 class NodeSystem(System):
     """A node's part of the system: exits below its actor are news for the head."""
 
+    given = StartOptions()
+    """How its own actor was started."""
     _head: Link | None = None
     _path = ""
 
     def report_to(self, head: Link, path: str) -> None:
         """From now on; ``path`` is the node's own actor."""
         self._head, self._path = head, path
+
+    def make_placer(self) -> Placer:
+        """A node gives out only what it was itself given."""
+        return part_of(self.given.on, self.given.placed)
 
     def adopt_exit(self, record: ExitRecord) -> None:
         super().adopt_exit(record)
@@ -48,6 +59,8 @@ class NodeLife(ABC):
     system: NodeSystem
     """Made by the subclass, on the node's own loop."""
     link: Link
+    far = False
+    """Whether the program is on another host."""
 
     def __init__(self) -> None:
         self.early: list[wire.Frame] | None = None
@@ -73,8 +86,13 @@ class NodeLife(ABC):
         """The node's end of the connection to its head, over which it has sent ``written`` frames."""
         self.link = Link(self.system, self._on_frame, self._on_lost, trusting=True, written=written)
         self.link.trust("the head", 0)
-        self.system.uplink = lambda path: Direct(self.system, self.link, path)
+        self.system.uplink = self._elsewhere
+        self.system.naming.join(self.link)
         return self.link
+
+    def _elsewhere(self, path: str) -> Direct:
+        stand_in = FarRegistry if path == REGISTRY else Direct
+        return stand_in(self.system, self.link, path)
 
     def _on_lost(self, link: Link, why: str) -> None:
         self.leave()
@@ -98,10 +116,14 @@ class NodeLife(ABC):
         system = self.system
         slot = system.own_slot(order.path)
         slot.incarnation = order.incarnation - 1
+        slot.dynamic = order.dynamic
+        system.naming.load(order.names)
         system.report_to(self.link, order.path)
+        system.given = order.options
         self.move_in()
         try:
             cls = class_named(order.actor, Actor)
+            check_interface(cls, order.interface)
             kwargs = decode_arguments(initializer(cls), order.arguments, system)
             cell = await system.start_actor(slot, None, cls, (), kwargs, order.options)
         except StartFailed as failed:
@@ -111,6 +133,6 @@ class NodeLife(ABC):
         else:
             self.link.write(wire.Started(order.path))
             self.link.write(wire.Ended(order.path, await cell.ended()))
-        await self.link.drain(LAST_WORDS_SECONDS)
+        await self.link.drain(LAST_WORDS_SECONDS, until_heard=self.far)
         self.last_acts()
         self.leave()

@@ -16,6 +16,11 @@ from palmette.actors.orphans import open_process
 class NodeProcess(Protocol):
     """See the module's text. A simulation has processes of its own."""
 
+    @property
+    def patience(self) -> float | None:
+        """Seconds to wait for its end once it was killed; ``None``: the system's grace for killed code."""
+        ...
+
     def kill(self) -> None:
         """Kill it, with all that it started. One that is gone stays gone."""
         ...
@@ -32,6 +37,8 @@ class NodeProcess(Protocol):
 
 class OwnProcess:
     """A process on this host, which leads a process group."""
+
+    patience = None
 
     def __init__(self, loop: asyncio.AbstractEventLoop, pid: int) -> None:
         self._loop = loop

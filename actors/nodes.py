@@ -15,13 +15,18 @@ import secrets
 from typing import TYPE_CHECKING, Final, Protocol
 from weakref import WeakValueDictionary
 
+import msgspec
+
 from palmette.actors import wire
 from palmette.actors.actor import Actor
 from palmette.actors.arguments import encode_arguments, initializer
+from palmette.actors.cluster.books import Placed
+from palmette.actors.cluster.needs import Needs
 from palmette.actors.codec import name_of
 from palmette.actors.ending import settle
 from palmette.actors.errors import NodeError, Refused, StartFailed
 from palmette.actors.exits import Killed, reason_of
+from palmette.actors.fingerprint import check_build, interface_of
 from palmette.actors.hosted import Hosted
 from palmette.actors.housing import Directory, Host
 from palmette.actors.link import Link
@@ -46,7 +51,10 @@ MAX_STRANGERS: Final = 64
 class NodeHost(Protocol):
     """What starts processes: a host process, or a simulation's."""
 
-    is_gone: bool
+    @property
+    def is_gone(self) -> bool:
+        """Whether it starts nothing any more."""
+        ...
 
     def order(self, order: wire.Order) -> None:
         """Have a node started; it calls back."""
@@ -84,6 +92,7 @@ class Nodes:
         self._places: WeakValueDictionary[str, Slot] = WeakValueDictionary()
         """Addresses that process children have lived at."""
         self._closing = False
+        self.placer = system.make_placer()
 
     # --- starting ------------------------------------------------------------------------------------------------
 
@@ -99,7 +108,7 @@ class Nodes:
         """Start ``cls`` in a new process, in ``slot``, and return once it may be talked to.
 
         ``options.start_timeout`` bounds the import of its module, ``__init__`` and ``started``, once there is a
-        process; that itself has BOOT_SECONDS.
+        process; that itself has BOOT_SECONDS, and a place for it has ``options.on.wait``.
 
         Raises:
             StartFailed: and the process is gone.
@@ -109,18 +118,31 @@ class Nodes:
         try:
             actor = name_of(cls)
             arguments = encode_arguments(initializer(cls), args, kwargs)
+            interface = interface_of(cls)
         except (NodeError, Refused) as error:
             raise StartFailed(slot.path, reason_of(error)) from None
         slot.incarnation += 1
-        link = await self._new_node(slot)
+        placed = await self._place(slot, options.on)
+        if placed is not None:
+            options = msgspec.structs.replace(options, placed=placed)
+        try:
+            link = await self._new_node(slot, placed)
+        except BaseException:
+            # Its process, should there be one, is not welcomed any more, and has run nothing of the user's.
+            if placed is not None:
+                self.placer.release(placed.lease)
+            raise
         self._places[slot.path] = slot
         process = self.process_of(link)
         hosted = Hosted(self.system, slot, parent, options.kind or cls.__name__, link, process)
+        hosted.placer, hosted.placed = self.placer, placed
         slot.target = self._hosted[link.node] = hosted
         starting = hosted.starting
         assert starting is not None
         link.keep_alive(self.system.heartbeat, process.may_be_gone)
-        link.write(wire.StartActor(slot.path, slot.incarnation, actor, arguments, options))
+        names = self.system.naming.follow(link, slot.path)
+        number, dynamic = slot.incarnation, slot.dynamic
+        link.write(wire.StartActor(slot.path, number, actor, arguments, options, dynamic, names, interface))
         try:
             done, _ = await asyncio.wait([starting], timeout=options.start_timeout)
             if not done:
@@ -135,15 +157,23 @@ class Nodes:
         self.system.arrived(slot)
         return hosted
 
-    async def _new_node(self, slot: Slot) -> Link:
+    async def _place(self, slot: Slot, needs: Needs | None) -> Placed | None:
+        if needs is None:
+            return None
+        try:
+            return await self.placer.place(slot.path, needs)
+        except NodeError as error:
+            raise StartFailed(slot.path, reason_of(error)) from None
+
+    async def _new_node(self, slot: Slot, placed: Placed | None) -> Link:
         """Have a process started, and wait until it has called back. Raises StartFailed."""
         node = f"{slot.name or 'root'}-{secrets.token_hex(4)}"
         arrived: asyncio.Future[Link] = self.system.loop.create_future()
         taken = False
         try:
-            host = await self._running_host()
+            host = await self.host_for(placed)
             self._expected[node] = expected = _Expected(secrets.token_hex(16), arrived, host)
-            self.order(host, node, expected.token, slot)
+            self.order(host, node, expected.token, slot, placed)
             await asyncio.wait([arrived], timeout=BOOT_SECONDS)
             if not arrived.done():
                 raise NodeError(f"its process did not call back within {BOOT_SECONDS:g} s")
@@ -159,16 +189,18 @@ class Nodes:
             if not taken and arrived.done() and arrived.exception() is None:
                 arrived.result().fail("nobody waits for it any more")
 
-    def order(self, host: NodeHost, node: str, token: str, slot: Slot) -> None:
-        """Have ``host`` start the process that is to live in ``slot``."""
+    def order(self, host: NodeHost, node: str, token: str, slot: Slot, placed: Placed | None) -> None:
+        """Have ``host`` start the process that is to live in ``slot``, with what was reserved for it."""
         assert self._directory is not None
-        host.order(wire.Order(node, str(self._directory.socket), token, self.system.heartbeat))
+        environment = {} if placed is None else placed.environment
+        host.order(wire.Order(node, str(self._directory.socket), token, self.system.heartbeat, environment))
 
     def process_of(self, link: Link) -> NodeProcess:
         """The process on the other side of a new link."""
         return OwnProcess(self.system.loop, link.pid)
 
-    async def _running_host(self) -> NodeHost:
+    async def host_for(self, placed: Placed | None) -> NodeHost:
+        """What starts the process of a child that was so placed. Raises OSError and NodeError."""
         if self._closing:
             raise NodeError("the system stops")
         if self._host is not None and not self._host.is_gone:
@@ -250,6 +282,12 @@ class Nodes:
             expected.arrived.set_exception(NodeError("its process ended before it had called back; see its stderr"))
             link.fail("it has said what it had to say")
         else:
+            try:
+                check_build(frame.build)
+            except NodeError as error:
+                expected.arrived.set_exception(error)
+                link.fail(str(error))
+                return
             self._strangers.pop(link).cancel()
             link.trust(frame.node, frame.pid)
             expected.arrived.set_result(link)

@@ -1,7 +1,7 @@
 """The counterpart of proxies: what frames from the other side of a link ask of actors that live on this one.
 
-What local actors owe to the other side (a word when one ends) is kept in :class:`Served`, and settled when the link
-is lost: a process that is gone is the end of all its actors, also for those here that were linked to one of them.
+What local actors owe to the other side (a word when one ends) is kept in :class:`Served`, and forgotten when the link
+is lost. (The links of actors are :mod:`palmette.actors.ties`'.)
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from palmette.actors import wire
-from palmette.actors.arguments import decode_arguments
+from palmette.actors.arguments import decode_arguments, encode_result
 from palmette.actors.cell import Cell
-from palmette.actors.codec import decode_message, encode
+from palmette.actors.codec import decode_message
 from palmette.actors.errors import ActorDied, NodeError, Refused
 from palmette.actors.exits import NoProcess, Reason
 from palmette.actors.expiry import expire
@@ -22,7 +22,8 @@ from palmette.actors.full_tree import full_tree
 from palmette.actors.messages import Request
 from palmette.actors.proxy import Proxy
 from palmette.actors.refusals import failed
-from palmette.actors.slot import Linked, Target
+from palmette.actors.registry import Registry
+from palmette.actors.slot import Target
 from palmette.actors.verbs import VERBS, answer
 
 if TYPE_CHECKING:
@@ -38,18 +39,13 @@ class Served:
     def __init__(self, link: Link) -> None:
         self.link = link
         self.watching: dict[int, tuple[Target, _FarWatcher]] = {}
-        self.ties: dict[tuple[str, str], tuple[Target, _FarEnd]] = {}
         self.tasks: dict[asyncio.Task[None], None] = {}
 
-    def release(self, reason: Reason) -> None:
+    def release(self) -> None:
         """The link is lost."""
         for monitor, (target, watcher) in self.watching.items():
             target.remove_monitor(watcher, monitor)
         self.watching.clear()
-        for target, end in list(self.ties.values()):
-            _serve_exit(self.link.system, target, end.path, reason)
-            target.remove_link(end)
-        self.ties.clear()
         for task in self.tasks:
             task.cancel()
 
@@ -63,24 +59,6 @@ class _FarWatcher:
     def down(self, ref: Ref[object], reason: Reason, monitor: int) -> None:
         self.served.watching.pop(monitor, None)
         self.served.link.write(wire.Fell(monitor, reason))
-
-
-class _FarEnd:
-    """The other side's end of a link to an actor here."""
-
-    def __init__(self, served: Served, path: str) -> None:
-        self.served = served
-        self.path = path
-
-    def add_link(self, other: Linked) -> None:
-        """The other side did, by its Tie."""
-
-    def remove_link(self, other: Linked) -> None:
-        """The actor here unlinked itself, or has ended."""
-        self.served.ties.pop((other.path, self.path), None)
-
-    def exit_signal(self, ref: Ref[object], reason: Reason) -> None:
-        self.served.link.write(wire.ExitSignal(self.path, ref.path, reason))
 
 
 def serve(system: System, link: Link, frame: wire.Frame) -> bool:
@@ -99,20 +77,12 @@ def serve(system: System, link: Link, frame: wire.Frame) -> bool:
                 watcher = _FarWatcher(served)
                 served.watching[id] = (target, watcher)
                 target.add_monitor(watcher, id)
-        case wire.Tie(path, source):
-            target = system.target_at(path)
-            if target is None:
-                link.write(wire.ExitSignal(source, path, NoProcess(path)))
-            elif (path, source) not in served.ties:
-                end = _FarEnd(served, source)
-                served.ties[(path, source)] = (target, end)
-                target.add_link(end)
-        case wire.Untie(path, source):
-            target, end = served.ties.pop((path, source), (None, None))
-            if target is not None and end is not None:
-                target.remove_link(end)
-        case wire.ExitSignal(path, source, reason):
-            _serve_exit(system, system.target_at(path), source, reason)
+        case wire.Demonitor(id):
+            target, watcher = served.watching.pop(id, (None, None))
+            if target is not None and watcher is not None:
+                target.remove_monitor(watcher, id)
+        case wire.Tie() | wire.Untie() | wire.ExitSignal():
+            link.ties.take(frame)
         case wire.Stop(path, reason):
             target = system.target_at(path)
             if target is not None:
@@ -126,23 +96,8 @@ def serve(system: System, link: Link, frame: wire.Frame) -> bool:
             served.tasks[task] = None
             task.add_done_callback(served.tasks.pop)
         case _:
-            return False
+            return system.naming.take(link, frame)
     return True
-
-
-def _serve_exit(system: System, target: Target | None, source: str, reason: Reason) -> None:
-    ref = system.ref_at(source, object)
-    if isinstance(target, Proxy):
-        target.exit_signal(ref, reason)
-    elif isinstance(target, Cell):
-        # Both sides may have made the link, and a head that relays tells twice: a link ends once. One that was undone
-        # meanwhile ends nobody.
-        ends = [end for end in target.bonds.links if end.path == source]
-        for end in ends:
-            target.remove_link(end)
-            end.remove_link(target)
-        if ends:
-            target.exit_signal(ref, reason)
 
 
 async def _serve_tree(system: System, link: Link, number: int, path: str, seconds: float) -> None:
@@ -187,10 +142,12 @@ def _serve_request(system: System, link: Link, frame: wire.Call | wire.Cast) -> 
             request = Request(endpoint, (), kwargs, None, None)
         else:
             request = Request(endpoint, (), kwargs, *_promise(system, link, frame, endpoint))
-        if verb is None:
-            target.request(request)
-        else:
+        if verb is not None:
             answer(target, request)
+        elif isinstance(target.actor, Registry):
+            answer(target.actor, request)  # in step with the news of deaths on this link
+        else:
+            target.request(request)
     except (ActorDied, Refused, NodeError) as error:
         if isinstance(frame, wire.Cast):
             system.dead_letter(frame.path, f"{frame!r}: {error}")
@@ -213,7 +170,7 @@ def _promise(
         error = done.exception()
         if error is None:
             try:
-                link.write(wire.Reply(frame.id, encode(done.result())))
+                link.write(wire.Reply(frame.id, encode_result(endpoint, done.result())))
                 return
             except NodeError as cannot:
                 error = NodeError(f"{frame.path}: the result of {endpoint.function.__qualname__}: {cannot}")

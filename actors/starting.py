@@ -16,6 +16,8 @@ import msgspec
 
 from palmette.actors import ending
 from palmette.actors.actor import Actor
+from palmette.actors.cluster.books import Placed
+from palmette.actors.cluster.needs import Needs
 from palmette.actors.eager import Done, first_step
 from palmette.actors.errors import Decline, StartFailed
 from palmette.actors.exits import Declined, Killed, Shutdown, reason_of
@@ -38,6 +40,10 @@ class StartOptions(msgspec.Struct, frozen=True, kw_only=True):
     stop_timeout: float | None = None
     """Seconds that ``stopping`` may take, whoever ended the actor; ``None`` waits as long as it takes."""
     kind: str = ""
+    on: Needs | None = None
+    """What its host must offer; only for an actor with a process of its own."""
+    placed: Placed | None = None
+    """Where that was found, as the actor's own process is told."""
 
 
 class Startable(Protocol):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from palmette.actors import starting
 from palmette.actors.actor import Actor
 from palmette.actors.addresses import Addresses
 from palmette.actors.cell import Cell
+from palmette.actors.cluster.placer import Placer, this_host
 from palmette.actors.ending import settle
 from palmette.actors.errors import ActorDied, StartFailed
 from palmette.actors.exits import Killed, NoProcess, Reason, Shutdown, is_graceful
@@ -28,12 +29,13 @@ from palmette.actors.introspection import TreeNode, tree_of
 from palmette.actors.parking import Parking
 from palmette.actors.records import Records
 from palmette.actors.ref import Ref
-from palmette.actors.registry import Registry
+from palmette.actors.registry import REGISTRY, Registry
 from palmette.actors.slot import CURRENT, Slot
 from palmette.actors.starting import Startable, StartOptions
 from palmette.actors.watchdog import watch
 
 if TYPE_CHECKING:
+    from palmette.actors.naming import Naming
     from palmette.actors.nodes import Nodes
 
 
@@ -59,6 +61,8 @@ class System(Addresses, Records):
         self._rebirth: asyncio.Task[None] | None = None
         self.heartbeat = Heartbeat()
         """Of links to process nodes."""
+        self.capabilities: Mapping[str, str] = {}
+        """What is said of this host, for children that say what they need."""
 
     # --- life ----------------------------------------------------------------------------------------------------
 
@@ -71,8 +75,14 @@ class System(Addresses, Records):
         kill_grace: float = 1.0,
         blocked_after: float | None = 1.0,
         heartbeat: Heartbeat | None = None,
+        capabilities: Mapping[str, str] | None = None,
+        cluster: str | None = None,
     ) -> AsyncGenerator[System]:
-        """Start ``tree`` and stop it at the end of the block. ``heartbeat`` says when a silent process node is lost.
+        """Start ``tree`` and stop it at the end of the block. ``heartbeat`` says when a silent process node is lost,
+        ``capabilities`` what this host offers beyond what can be found: ``{"gpu": "1", "zone": "eu"}`` (see
+        :mod:`palmette.actors.cluster.capabilities`; a simulation is told of its hosts elsewhere). ``cluster`` is the
+        address of a cluster's head (``HOST:PORT``): its members are then the hosts of such children, and its heartbeat
+        is that of the system.
 
         Code that was killed is called a zombie after ``kill_grace`` seconds. An actor that holds up the event loop for
         more than ``blocked_after`` seconds is named in a warning (``None``: nobody looks; nor in a simulation); see
@@ -80,12 +90,14 @@ class System(Addresses, Records):
 
         Raises:
             StartFailed: a child could not start; what had been started was stopped again, in reverse.
+            ClusterError: no head answers at ``cluster``, or this host has no credentials for it.
             ActorDied: the tree's root gave up during the block.
         """
         # A simulated loop brings the system that belongs to it.
         simulated: type[System] | None = getattr(asyncio.get_running_loop(), "system_class", None)
         system = (simulated or System)(name=name, kill_grace=kill_grace)
         system.heartbeat = heartbeat or system.heartbeat
+        system.capabilities = capabilities or {}
         watchdog = watch(system, blocked_after, simulated=simulated is not None)
         body = asyncio.current_task()
         assert body is not None
@@ -104,6 +116,8 @@ class System(Addresses, Records):
 
         try:
             await system._boot_registry()
+            if cluster is not None:
+                await system._join(cluster)
             root = await tree.start(system, system.slots["/"], None)
             root.ended().add_done_callback(root_ended)
             yield system
@@ -140,7 +154,7 @@ class System(Addresses, Records):
         return self.slots["/"].last_exit or NoProcess("/") if target is None else await asyncio.shield(target.ended())
 
     async def _boot_registry(self) -> None:
-        slot = self.slots.setdefault("/system/registry", Slot("/system/registry"))
+        slot = self.slots.setdefault(REGISTRY, Slot(REGISTRY))
         self.registry_table.names["registry"] = slot
         cell = await self.start_actor(slot, None, Registry, (self.registry_table,), {}, StartOptions())
         cell.ended().add_done_callback(self._registry_ended)
@@ -156,7 +170,7 @@ class System(Addresses, Records):
         # A supervisor bounds its own children's shutdown, and has all the time that these take.
         seconds = None if tree.shutdown == "infinity" else 0.0 if tree.shutdown == "brutal" else tree.shutdown
         await self._end(self.slots["/"], seconds)
-        await self._end(self.slots["/system/registry"], self.kill_grace)
+        await self._end(self.slots[REGISTRY], self.kill_grace)
         if self._nodes is not None:
             await self._nodes.close()
         self.expiry.close()
@@ -210,6 +224,21 @@ class System(Addresses, Records):
 
         return Nodes(self)
 
+    async def _join(self, cluster: str) -> None:
+        from palmette.actors.cluster.program import join
+
+        self._nodes = await join(self, cluster)
+
+    def make_placer(self) -> Placer:
+        """What finds places for children that say what they need: here, this host's own books."""
+        return this_host(self.capabilities)
+
+    def make_naming(self) -> Naming:
+        """The part of this process in the system's names."""
+        from palmette.actors.naming import Naming
+
+        return Naming(self)
+
     def ref(self, slot: Slot) -> Ref[object]:
         return Ref(self, slot)
 
@@ -226,10 +255,10 @@ class System(Addresses, Records):
 
     def tree(self) -> TreeNode:
         """The tree of what is alive, as this process sees it: a process child is shown without what lives below it."""
-        return tree_of(self.slots[self._own_path or "/"])
+        return tree_of(self.slots[self.own_path or "/"])
 
     async def full_tree(self, timeout: float = 2.0) -> TreeNode:
         """Like :meth:`tree`, with what lives in process nodes, save those that do not say it within ``timeout`` s."""
         from palmette.actors.full_tree import full_tree
 
-        return await full_tree(self.slots[self._own_path or "/"], timeout)
+        return await full_tree(self.slots[self.own_path or "/"], timeout)

@@ -35,9 +35,9 @@ for _name, _verb in VERBS.items():
     _verb.name = _name
 
 
-def answer(cell: Cell, request: Request) -> None:
-    """Answer a verb at once. Raises Refused, or ActorDied."""
-    step = first_step(cast("Coroutine[object, object, object]", request.endpoint.function(cell, **request.kwargs)))
-    assert isinstance(step, Done), "a verb waits for nothing"
+def answer(subject: Cell | Actor, request: Request) -> None:
+    """Answer a verb, or an endpoint of the kernel's own actors, at once. Raises Refused, or ActorDied."""
+    step = first_step(cast("Coroutine[object, object, object]", request.endpoint.function(subject, **request.kwargs)))
+    assert isinstance(step, Done), "what is answered at once waits for nothing"
     if request.reply is not None and not request.reply.done():
         request.reply.set_result(step.value)

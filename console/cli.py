@@ -12,8 +12,9 @@ from typing import NoReturn
 
 import typer
 
-from palmette.console.commands import machines
+from palmette.console.commands import cluster, machines, nodes
 from palmette.console.commands.demo import demo
+from palmette.console.commands.node import node
 from palmette.console.commands.report import report
 from palmette.console.commands.resume import resume
 from palmette.console.commands.run import run
@@ -21,6 +22,7 @@ from palmette.console.commands.runs import runs
 from palmette.console.commands.stop import stop
 from palmette.console.commands.train import train
 from palmette.console.commands.tree import tree
+from palmette.console.commands.up import up
 from palmette.console.commands.version import version
 from palmette.console.commands.why import why
 from palmette.console.failures import exit_codes
@@ -44,9 +46,13 @@ for command, panel in (
     (tree, "Look inside a running one"),
     (why, "Look inside a running one"),
     (stop, "Look inside a running one"),
+    (node, "Several hosts"),
+    (up, "Several hosts"),
     (version, "Other"),
 ):
     app.command(rich_help_panel=panel)(command)
+app.add_typer(nodes.app, name="nodes", rich_help_panel="Several hosts")
+app.add_typer(cluster.app, name="cluster", rich_help_panel="Several hosts")
 app.add_typer(machines.app, name="machines", rich_help_panel="Other")
 
 

@@ -33,6 +33,7 @@ def shown(node: KernelNode, *, root: str, most_children: int | None = None) -> T
         kind="" if node.kind == "?" else node.kind,
         state=state,
         pid=node.pid,
+        place=node.place,
         restarts=max(node.incarnation - 1, 0),
         detail=detail or waiting,
         children=tuple(children),

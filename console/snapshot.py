@@ -23,6 +23,8 @@ class TreeNode(msgspec.Struct, frozen=True, kw_only=True):
     coloured."""
     pid: int | None = None
     """The operating system process, where the actor has one of its own."""
+    place: str | None = None
+    """The host that it was placed on, and its GPUs there, where its spec says what it needs."""
     restarts: int = 0
     detail: str = ""
     """A few words on what it is doing: the task of an episode, the step of a trainer."""

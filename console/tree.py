@@ -86,6 +86,8 @@ def _line(guide: str, node: TreeNode, plain: bool) -> Text:
         line.append(f"  {count(node.restarts, 'restart')}", style="yellow")
     if node.pid is not None:
         line.append(f"  pid {node.pid}", style="cyan")
+    if node.place:
+        line.append(f"  on {one_line(node.place, 60)}", style="cyan")
     if node.detail:
         line.append(f"  {one_line(node.detail, 200)}")
     if node.hidden_children and not node.children:

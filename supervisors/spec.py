@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar, c
 import msgspec
 
 from palmette.actors.actor import Actor
+from palmette.actors.cluster.needs import Needs
 from palmette.actors.errors import NameTaken, StartFailed
 from palmette.actors.exits import reason_of
 from palmette.actors.mailbox import Overflow
@@ -65,6 +66,8 @@ class ChildSpec(msgspec.Struct, Generic[A_co], frozen=True, kw_only=True):
     """Whether a child that completed, or was stopped by ``terminate_child``, starts again when its group restarts (as
     in OTP): for one whose result rests on a sibling's."""
     isolation: Isolation = "inline"
+    on: Needs | None = None
+    """What its host must offer; for a child with a process of its own."""
     backoff: Backoff | None = None
     rules: dict[str, Directive] = {}
     """Exit reasons that are treated specially, by exception class name, ``retryable``, or the reason's tag."""
@@ -84,7 +87,8 @@ class ChildSpec(msgspec.Struct, Generic[A_co], frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         # Without the arguments: a URL with a password, a key, may be among them.
-        return f"<child {self.name!r}: {self.actor.__name__}, {self.restart}, {self.isolation}>"
+        on = "" if self.on is None else f" on {self.on}"
+        return f"<child {self.name!r}: {self.actor.__name__}, {self.restart}, {self.isolation}{on}>"
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
@@ -93,6 +97,8 @@ class ChildSpec(msgspec.Struct, Generic[A_co], frozen=True, kw_only=True):
             raise BadSpec(f"{self._where}: restart is permanent, transient or temporary, not {self.restart!r}")
         if self.isolation not in ("inline", "process"):
             raise BadSpec(f"{self._where}: isolation is inline or process, not {self.isolation!r}")
+        if self.on is not None and self.isolation != "process":
+            raise BadSpec(f"{self._where}: on={self.on} places a process; leave isolation out, or say 'process'")
         if isinstance(self.shutdown, str):
             if self.shutdown not in ("brutal", "infinity"):
                 raise BadSpec(f"{self._where}: shutdown is seconds, 'brutal' or 'infinity', not {self.shutdown!r}")
@@ -126,17 +132,24 @@ class ChildSpec(msgspec.Struct, Generic[A_co], frozen=True, kw_only=True):
         name = self.register
         if name is None and parent is not None and not parent.slot.dynamic:
             name = self.name
-        if name is not None and slot.path != "/":
-            try:
-                system.registry_table.register(name, slot)
-            except NameTaken as error:
-                raise StartFailed(slot.path, reason_of(error)) from None
+        if name is None or slot.path == "/":
+            return await self._start(system, slot, parent)
+        try:
+            await system.claim(name, slot, self.start_timeout)
+            return await self._start(system, slot, parent)
+        except NameTaken as error:
+            raise StartFailed(slot.path, reason_of(error)) from None
+        finally:
+            system.settle(slot)
+
+    async def _start(self, system: System, slot: Slot, parent: Cell | None) -> Target:
         options = StartOptions(
             mailbox=self.mailbox,
             overflow=self.overflow,
             start_timeout=self.start_timeout,
             stop_timeout=self._stop_timeout(),
             kind=self.actor.__name__,
+            on=self.on,
         )
         if self.isolation == "process":
             return await system.nodes.start_child(slot, parent, self.actor, self.args, self.kwargs, options)
@@ -193,7 +206,8 @@ def child(
     shutdown: Shutdown = WORKER_SHUTDOWN,
     significant: bool = False,
     resurrect: bool = False,
-    isolation: Isolation = "inline",
+    isolation: Isolation | None = None,
+    on: Needs | None = None,
     backoff: Backoff | None = None,
     rules: Mapping[str, Directive] | None = None,
     register: str | None = None,
@@ -203,6 +217,9 @@ def child(
     **kwargs: object,
 ) -> ChildSpec[A]:
     """Describe a child: an actor class, its arguments, and how to supervise it.
+
+    It lives in this process (``isolation="inline"``, the default), in one of its own (``"process"``), or in one of its
+    own on a host that offers what it needs (``on=needs(gpu=1)``).
 
     Raises:
         BadSpec: an option makes no sense, or the arguments do not fit the actor's ``__init__``.
@@ -216,7 +233,8 @@ def child(
         shutdown=shutdown,
         significant=significant,
         resurrect=resurrect,
-        isolation=isolation,
+        isolation=isolation or ("inline" if on is None else "process"),
+        on=on,
         backoff=backoff,
         rules=dict(rules or {}),
         register=register,

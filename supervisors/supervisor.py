@@ -59,6 +59,7 @@ from typing import Literal
 
 from palmette.actors.actor import Actor
 from palmette.actors.cell import FAIR_SHARE
+from palmette.actors.cluster.needs import Needs
 from palmette.actors.endpoints import endpoint
 from palmette.actors.exits import MaxRestarts, Reason, Shutdown, describe
 from palmette.supervisors.children import Child, Restarter, declined
@@ -102,7 +103,8 @@ class Supervisor(Restarter):
         restart: Restart = "permanent",
         shutdown: ShutdownTime = "infinity",
         significant: bool = False,
-        isolation: Isolation = "inline",
+        isolation: Isolation | None = None,
+        on: Needs | None = None,
         backoff: Backoff | None = None,
         rules: dict[str, Directive] | None = None,
         register: str | None = None,
@@ -125,7 +127,8 @@ class Supervisor(Restarter):
             restart=restart,
             shutdown=shutdown,
             significant=significant,
-            isolation=isolation,
+            isolation=isolation or ("inline" if on is None else "process"),
+            on=on,
             backoff=backoff,
             rules=rules or {},
             register=register,

@@ -26,6 +26,9 @@ network that is simulated. There is no socket, process or thread. What can go wr
 one, and silence is all that either side has to go by (:mod:`palmette.actors.heartbeat`). A stream keeps its order, so
 nothing is reordered; a frame that is lost or repeated must end the link, and does.
 
+**Hosts.** A child that says what it needs (``on=needs(gpu=1)``) is placed on one of ``hosts``, by the same books as in
+earnest; where nothing is said that is one large host. Its environment is that of the test.
+
 Nodes share this process, and so its modules' globals, ``os.getpid()``, files and logging: an application that depends
 on having these to itself in a node is not simulated faithfully. What it schedules and awaits is kept apart. A killed
 node runs nothing more while the simulation lasts; its ``finally`` blocks run, unheard, when all is cleared away.

@@ -15,8 +15,9 @@ import functools
 from collections.abc import Callable, Coroutine, Sequence
 from typing import ParamSpec
 
+from palmette.actors.cluster.placer import Hosts
 from palmette.actors.simulation.faults import Fault, RandomFaults
-from palmette.actors.simulation.run import SimulationFailed, run, shrink
+from palmette.actors.simulation.run import HOSTS, SimulationFailed, run, shrink
 
 P = ParamSpec("P")
 
@@ -28,7 +29,11 @@ class Options:
 
 
 def simulate(
-    *, seeds: int = 100, faults: Sequence[Fault] | RandomFaults = (), max_seconds: float = 7 * 86400.0
+    *,
+    seeds: int = 100,
+    faults: Sequence[Fault] | RandomFaults = (),
+    max_seconds: float = 7 * 86400.0,
+    hosts: Hosts = HOSTS,
 ) -> Callable[[Callable[P, Coroutine[object, object, None]]], Callable[P, None]]:
     """Make an ``async def`` test a test on virtual time, run under ``seeds`` schedules from 0 on.
 
@@ -36,6 +41,7 @@ def simulate(
         seeds: How many.
         faults: Given ones, the same under every seed; or random ones, drawn from each.
         max_seconds: Virtual seconds after which a run counts as run away.
+        hosts: What the hosts offer, by name, to children that say what they need (``on=needs(gpu=1)``).
     """
     if seeds < 1:
         raise ValueError(f"at least one seed is needed, got {seeds}")
@@ -48,9 +54,9 @@ def simulate(
 
             for seed in range(seeds) if Options.seed is None else (Options.seed,):
                 try:
-                    run(main, seed=seed, faults=faults, max_seconds=max_seconds)
+                    run(main, seed=seed, faults=faults, max_seconds=max_seconds, hosts=hosts)
                 except SimulationFailed as failure:
-                    smallest = shrink(main, failure, max_seconds=max_seconds)
+                    smallest = shrink(main, failure, max_seconds=max_seconds, hosts=hosts)
                     smallest.add_note(f"run it again with: pytest -k {test.__name__} --palmette-seed {seed}")
                     raise smallest from smallest.__cause__
 

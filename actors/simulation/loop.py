@@ -25,6 +25,7 @@ from palmette.actors.errors import PalmetteError
 from palmette.actors.heartbeat import Pulse
 
 if TYPE_CHECKING:
+    from palmette.actors.cluster.placer import Hosts
     from palmette.actors.simulation.faults import Injector
     from palmette.actors.simulation.node_loop import NodeLoop
     from palmette.actors.simulation.world import EventLog
@@ -102,7 +103,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
     """What the loops of a simulation have in common: the world's own, and those of simulated nodes."""
 
     system_class: type[System]
-    """What ``System.start`` makes on this loop. Set, like the next two, by whoever runs the simulation."""
+    """What ``System.start`` makes on this loop. Set, like the next three, by whoever runs the simulation."""
+    hosts: Hosts
+    """The hosts that children can be placed on, by name."""
     log: EventLog
     injector: Injector
     seed: int

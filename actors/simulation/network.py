@@ -157,7 +157,7 @@ class End(asyncio.Transport):
         self._part += data
         size = wire.HEADER.size
         while len(self._part) >= size:
-            whole = size + cast("int", wire.HEADER.unpack_from(self._part)[0])
+            whole = size + wire.length_of(wire.HEADER.unpack_from(self._part)[0])
             if len(self._part) < whole:
                 break
             self._kept.append(bytes(self._part[:whole]))
@@ -182,6 +182,7 @@ class End(asyncio.Transport):
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         self._high = 64 << 10 if high is None else high
         self._low = self._high // 4 if low is None else low
+        self.push()
 
     def is_closing(self) -> bool:
         return self._closed
@@ -233,4 +234,6 @@ class End(asyncio.Transport):
 
 
 def _tag(frame: bytes) -> str:
+    if wire.HEADER.unpack_from(frame)[0] > wire.MAX_FRAME:
+        return "piece"
     return cast("list[str]", msgspec.msgpack.decode(frame[wire.HEADER.size :]))[0]

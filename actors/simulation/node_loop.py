@@ -33,7 +33,8 @@ class NodeLoop(VirtualLoop):
         super().__init__()
         self.pid = pid
         self.seed, self.jitter = world.seed, world.jitter
-        self.system_class, self.log, self.injector = world.system_class, world.log, world.injector
+        self.system_class, self.hosts = world.system_class, world.hosts
+        self.log, self.injector = world.log, world.injector
         self._ready, self._scheduled = world._ready, world._scheduled
         self.is_dead = False
         self._frozen = False

@@ -15,6 +15,8 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Final
 
 from palmette.actors import wire
+from palmette.actors.cluster.books import Placed
+from palmette.actors.fingerprint import this_build
 from palmette.actors.link import Link
 from palmette.actors.node_life import NodeLife, NodeSystem
 from palmette.actors.nodes import NodeHost, Nodes
@@ -50,7 +52,8 @@ class SimulatedNode(NodeLife):
         order = self._order
         self.system = SimulatedNodeSystem(name=order.node)
         self.system.heartbeat = order.heartbeat
-        self._end.write(b"".join(wire.encode_frame(wire.Hello(order.node, order.token, self._loop.pid), 0)))
+        hello = wire.Hello(order.node, order.token, self._loop.pid, this_build())
+        self._end.write(b"".join(wire.encode_frame(hello, 0)))
         self._end.attach(self.meet_head(written=1))
         self.link.keep_alive(order.heartbeat, _always)
 
@@ -66,6 +69,8 @@ class SimulatedNode(NodeLife):
 
 class SimulatedProcess:
     """A node's process, as the head can reach it: over the network."""
+
+    patience = None
 
     def __init__(self, loop: NodeLoop, head: VirtualLoop, connection: Connection) -> None:
         self.loop = loop
@@ -117,6 +122,10 @@ class SimulatedHost:
 
     def order(self, order: wire.Order) -> None:
         self.start(order, order.node, [])
+
+    def log_place(self, name: str, placed: Placed) -> None:
+        """Write down where a node is said to be."""
+        self._world.log.write("placed", name, str(placed))
 
     def start(self, order: wire.Order, name: str, faults: list[Fault]) -> None:
         """Have a node started, under ``faults``; ``name`` is for the log."""
@@ -184,11 +193,14 @@ class SimulatedNodes(Nodes):
     async def open_host(self) -> NodeHost:
         return SimulatedHost(self, virtual(self.system))
 
-    def order(self, host: NodeHost, node: str, token: str, slot: Slot) -> None:
+    def order(self, host: NodeHost, node: str, token: str, slot: Slot, placed: Placed | None) -> None:
         assert isinstance(host, SimulatedHost)
         faults = virtual(self.system).injector.for_node(slot.path)
         order = wire.Order(node, "", token, self.system.heartbeat)
-        host.start(order, f"{slot.path}#{slot.incarnation}", faults)
+        name = f"{slot.path}#{slot.incarnation}"
+        if placed is not None:
+            host.log_place(name, placed)
+        host.start(order, name, faults)
 
     def process_of(self, link: Link) -> SimulatedProcess:
         host = self._host

@@ -13,8 +13,10 @@ import asyncio
 import contextlib
 import gc
 from collections.abc import Callable, Coroutine, Generator, Sequence
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
+from palmette.actors.cluster.capabilities import Capabilities, Gpu
+from palmette.actors.cluster.placer import Hosts
 from palmette.actors.errors import PalmetteError
 from palmette.actors.simulation.clock import virtual_time
 from palmette.actors.simulation.faults import Fault, Injector, RandomFaults
@@ -24,6 +26,11 @@ from palmette.actors.simulation.world import EventLog, SimulatedSystem
 T = TypeVar("T")
 
 Main = Callable[[], Coroutine[object, object, T]]
+
+HOSTS: Final[Hosts] = {
+    "host": Capabilities(cpus=64, memory=512 << 30, gpus=tuple(Gpu(index, memory=80 << 30) for index in range(8)))
+}
+"""What a simulation plays on where nothing else is said: one large host."""
 
 
 class SimulationFailed(PalmetteError):
@@ -54,15 +61,20 @@ class SimulationResult(Generic[T]):
 
 
 def run(
-    main: Main[T], *, seed: int = 0, faults: Sequence[Fault] | RandomFaults = (), max_seconds: float = 7 * 86400.0
+    main: Main[T],
+    *,
+    seed: int = 0,
+    faults: Sequence[Fault] | RandomFaults = (),
+    max_seconds: float = 7 * 86400.0,
+    hosts: Hosts = HOSTS,
 ) -> SimulationResult[T]:
-    """Run ``main`` once. Not from inside a running loop.
+    """Run ``main`` once, on ``hosts`` by name. Not from inside a running loop.
 
     Raises:
         SimulationFailed: ``main`` raised; or it got ``Stuck``, or ``RanAway``.
     """
     loop = SimulatedLoop(seed, max_seconds=max_seconds)
-    loop.system_class = SimulatedSystem
+    loop.system_class, loop.hosts = SimulatedSystem, hosts
     loop.log = EventLog(loop)
     loop.injector = Injector(faults, seed)
     try:
@@ -120,7 +132,12 @@ def _close(loop: SimulatedLoop) -> None:
 
 
 def shrink(
-    main: Main[object], failure: SimulationFailed, *, max_runs: int = 200, max_seconds: float = 7 * 86400.0
+    main: Main[object],
+    failure: SimulationFailed,
+    *,
+    max_runs: int = 200,
+    max_seconds: float = 7 * 86400.0,
+    hosts: Hosts = HOSTS,
 ) -> SimulationFailed:
     """The same failure with as few faults as can be found: delta debugging over the plan (Zeller 2002, *ddmin*).
 
@@ -134,7 +151,7 @@ def shrink(
         for index in range(len(pieces)):
             rest = [fault for at, piece in enumerate(pieces) if at != index for fault in piece]
             runs += 1
-            smaller = _fails(main, best.seed, rest, max_seconds)
+            smaller = _fails(main, best.seed, rest, max_seconds, hosts)
             if smaller is not None and type(smaller.__cause__) is type(failure.__cause__):
                 best, parts = smaller, max(parts - 1, 2)
                 break
@@ -145,9 +162,11 @@ def shrink(
     return best
 
 
-def _fails(main: Main[object], seed: int, faults: Sequence[Fault], max_seconds: float) -> SimulationFailed | None:
+def _fails(
+    main: Main[object], seed: int, faults: Sequence[Fault], max_seconds: float, hosts: Hosts
+) -> SimulationFailed | None:
     try:
-        run(main, seed=seed, faults=faults, max_seconds=max_seconds)
+        run(main, seed=seed, faults=faults, max_seconds=max_seconds, hosts=hosts)
     except SimulationFailed as failure:
         return failure
     return None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from palmette.actors.actor import Actor
 from palmette.actors.cell import Cell
+from palmette.actors.cluster.placer import OwnBooks, Placer
 from palmette.actors.errors import StartFailed
 from palmette.actors.exits import Crashed, Killed, Reason, describe, reason_of
 from palmette.actors.messages import Request
@@ -101,6 +102,11 @@ class SimulatedSystem(System):
         from palmette.actors.simulation.nodes import SimulatedNodes
 
         return SimulatedNodes(self)
+
+    def make_placer(self) -> Placer:
+        loop = self.loop
+        assert isinstance(loop, VirtualLoop)
+        return OwnBooks(lambda: loop.hosts)
 
     def make_cell(self, slot: Slot, parent: Cell | None, cls: type[Actor], options: StartOptions) -> Cell:
         cell = SimulatedCell(self, slot, parent, cls, options)

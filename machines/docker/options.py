@@ -14,16 +14,15 @@ are those for a program that nobody trusts: bounded in memory, processor and pro
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 
+from palmette.actors.sizes import parse_size
 from palmette.machines.errors import UnknownImage
 
 _UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-_SIZE = re.compile(r"(\d{1,15})([bkmg]?)", re.IGNORECASE)
 _LEAST_MEMORY = 16 << 20
 """Docker's own least is 6 MiB; a Python interpreter that keeps a place up and another that runs commands need more."""
 
@@ -108,13 +107,6 @@ class DockerOptions(msgspec.Struct, frozen=True, kw_only=True):
         return self.image + (f"?{urlencode(said)}" if said else "")
 
 
-def _size(text: str) -> int:
-    match = _SIZE.fullmatch(text)
-    if match is None:
-        raise ValueError(f"a size is a number with b, k, m or g after it, such as 512m, got {text!r}")
-    return int(match[1]) * _UNITS[match[2].lower() or "b"]
-
-
 def _size_text(size: int) -> str:
     for unit in ("g", "m", "k"):
         if size % _UNITS[unit] == 0:
@@ -123,10 +115,10 @@ def _size_text(size: int) -> str:
 
 
 _READERS: dict[str, Callable[[str], object]] = {
-    "memory": _size,
+    "memory": parse_size,
     "cpus": float,
     "pids": int,
     "network": str,
     "user": str,
-    "shm_size": _size,
+    "shm_size": parse_size,
 }

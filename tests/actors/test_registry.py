@@ -21,7 +21,7 @@ from palmette.actors import (
     System,
     Unregistered,
 )
-from palmette.actors.registry import RegistryTable
+from palmette.actors.registry_table import RegistryTable
 from palmette.actors.slot import Slot
 from palmette.supervisors import DynamicSupervisor, StartRefused, Supervisor, child
 

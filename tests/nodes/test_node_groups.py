@@ -31,8 +31,8 @@ async def test_members_in_processes_join_read_get_messages_and_leave_by_ending(b
 
     inner.kill()
     await until_call(lambda: bench.system.entries("g", Worker), lambda found: len(found) == 1)
-    assert "innermost" not in await bench.system.registry.call(Registry.names)
+    await until_call(lambda: bench.system.registry.call(Registry.names), lambda names: "innermost" not in names)
     own.kill()
     await until_call(lambda: bench.system.entries("g", Worker), lambda found: not found)
     assert bench.system.registry_table.groups == {}
-    assert bench.system.registry_table.far == {}
+    assert bench.system.registry_table.elsewhere == {}

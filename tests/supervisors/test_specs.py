@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from supervisors_support import Worker, workers
 
-from palmette.actors import Actor
+from palmette.actors import Actor, needs
 from palmette.supervisors import Backoff, BadSpec, ChildSpec, DynamicSupervisor, Supervisor, child
 from palmette.supervisors.spec import OPTIONS
 
@@ -22,6 +22,7 @@ class Greeter(Actor):
         ({"name": ""}, "a name is letters, digits"),
         ({"name": "a/b"}, "a name is letters, digits"),
         ({"restart": "always"}, "restart is permanent, transient or temporary, not 'always'"),
+        ({"isolation": "inline", "on": needs(gpu=1)}, "on=gpu=1 places a process; leave isolation out"),
         ({"isolation": "thread"}, "isolation is inline or process, not 'thread'"),
         ({"shutdown": "slow"}, "shutdown is seconds, 'brutal' or 'infinity', not 'slow'"),
         ({"shutdown": 0}, "shutdown is more than 0 seconds, not 0; or 'brutal'"),
@@ -37,6 +38,15 @@ class Greeter(Actor):
 def test_a_child_that_makes_no_sense_is_refused(options: dict[str, object], complaint: str) -> None:
     with pytest.raises(BadSpec, match=f"child .*{complaint}"):
         child(Worker, **{"name": "a", **options})  # pyright: ignore[reportArgumentType]
+
+
+def test_a_child_that_says_what_it_needs_gets_a_process() -> None:
+    spec = child(Worker, name="a", on=needs(gpu=1, zone="eu"))
+    assert spec.isolation == "process"
+    assert "process on gpu=1, zone=eu" in repr(spec)
+    assert Supervisor.spec(name="s", on=needs(cpus=1)).isolation == "process"
+    with pytest.raises(BadSpec, match="leave isolation out"):
+        Supervisor.spec(name="s", isolation="inline", on=needs(cpus=1))
 
 
 def test_arguments_are_checked_against_the_actors_initializer() -> None:

@@ -1,0 +1,1 @@
+"""Nodes across hosts: who may join, what each host offers, and which child lives where."""
