@@ -13,7 +13,7 @@ import math
 import socket
 import ssl
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit, urlunsplit
 
@@ -59,7 +59,7 @@ def boundary(*, endpoint: str, model: str, seconds: float, key_env: str, secrets
             model=model,
             key_env=key_env,
             code=error.code or "",
-            retry_after=_retry_after(error.response.headers.get("retry-after")),
+            retry_after=retry_after(error.response.headers),
         ) from None
     except openai.APIConnectionError as error:
         raise ModelUnavailable(
@@ -85,8 +85,9 @@ def refusal(
         return ModelRefused(f"{where} says that the quota is used up{said}; add credit or use another key")
     if status in _OVERLOADED or status >= 500:
         wait = "" if retry_after is None else f"; it asks to wait {retry_after:g} s"
-        state = "is overloaded" if status in {429, 503, 529} else "failed"
-        return ModelUnavailable(f"{where} {state}{said}{wait}", retry_after=retry_after)
+        overloaded = status in {429, 503, 529}
+        state = "is overloaded" if overloaded else "failed"
+        return ModelUnavailable(f"{where} {state}{said}{wait}", retry_after=retry_after, overloaded=overloaded)
     if status in {401, 403}:
         return ModelRefused(f"{where} refuses the API key{said}; check the environment variable {key_env}")
     if status == 404:
@@ -152,12 +153,15 @@ def _root(error: BaseException) -> str:
     return str(inner) or type(inner).__name__
 
 
-def _retry_after(header: str | None) -> float | None:
-    """Seconds, from either form of RFC 9110's Retry-After; never negative."""
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds, from OpenAI's ``retry-after-ms`` or either form of RFC 9110's ``retry-after``; never negative."""
+    header, unit = headers.get("retry-after-ms"), 1e-3
+    if header is None:
+        header, unit = headers.get("retry-after"), 1.0
     if header is None:
         return None
     try:
-        seconds = float(header)
+        seconds = float(header) * unit
     except ValueError:
         parsed = email.utils.parsedate_tz(header)
         if parsed is None:
