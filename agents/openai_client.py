@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import ipaddress
 import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal, cast
@@ -23,7 +22,8 @@ import msgspec
 
 from palmette.agents.boundary import boundary, one_line, public_url, refusal
 from palmette.agents.conversation import Completion, Message, ToolSchema
-from palmette.agents.errors import ConfigurationError, MissingExtra, ModelRefused, ModelUnavailable, NoApiKey
+from palmette.agents.endpoint import api_key, is_local
+from palmette.agents.errors import MissingExtra, ModelRefused, ModelUnavailable
 from palmette.agents.openai_wire import Object, WireResponse, completion, request_messages, request_tools
 
 if TYPE_CHECKING:
@@ -187,33 +187,14 @@ def _sdk(base_url: str, api_key_env: str) -> AsyncOpenAI:
         import openai
     except ModuleNotFoundError:
         raise MissingExtra("openai", "openai") from None
-    parts = urlsplit(base_url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ConfigurationError(
-            f"{public_url(base_url)!r} is no model endpoint; write it like http://127.0.0.1:8000/v1"
-        )
-    local = _is_loopback(parts.hostname)
-    key = os.environ.get(api_key_env, "").strip()
-    if not key and not local:
-        raise NoApiKey(api_key_env, public_url(base_url))
-    if not (key.isascii() and key.isprintable()):  # the SDK's complaint would quote it
-        raise ConfigurationError(
-            f"the environment variable {api_key_env} holds characters that no API key has; set it again"
-        )
+    key = api_key(base_url, api_key_env)
     return openai.AsyncOpenAI(
         api_key=key or "no-key",
         base_url=base_url,
         max_retries=0,
         # A proxy from the environment cannot reach this host's loopback.
-        http_client=openai.DefaultAsyncHttpxClient(trust_env=False) if local else None,
+        http_client=openai.DefaultAsyncHttpxClient(trust_env=False) if is_local(base_url) else None,
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def _turn_seed(seed: int, replies: int) -> int:
