@@ -117,6 +117,11 @@ class Proxy(Actor):
         return self.answer_later(self._session(session).events(after, patience))
 
     @endpoint
+    async def happened(self, session: str) -> int:
+        """How many events there have been."""
+        return self._session(session).happened
+
+    @endpoint
     async def go_on(self, session: str, number: int) -> None:
         """Let a call of a gated session through."""
         self._session(session).go_on(number)

@@ -29,6 +29,8 @@ from palmette.agents.proxy.records import Upstream
 from palmette.agents.proxy.session import Session
 from palmette.agents.proxy.upstream import Line
 
+_SIGN_OF_LIFE = 30.0
+"""Seconds after which a client that waits for a tool is sent a space: some hang up on who is silent for minutes."""
 _CLOSED = "this token is not valid here, or its session was closed"
 TOOLS_SECONDS = 20.0
 """How long a program that asks for newer tools is kept waiting for some."""
@@ -145,5 +147,16 @@ async def _use_tool(session: Session, exchange: Exchange, name: str) -> None:
         await exchange.refuse(400, f'a call of a tool is {{"id": …, "arguments": …}}: {error}')
         return
     call = ToolCall(id=wish.id, name=name, arguments=wish.arguments)
-    text, failed = await exchange.unless_gone(session.use_tool(call))
-    await exchange.reply(200, msgspec.json.encode({"text": text, "failed": failed}))
+
+    async def use() -> tuple[str, bool]:
+        using = asyncio.ensure_future(session.use_tool(call))
+        try:
+            while not (await asyncio.wait([using], timeout=_SIGN_OF_LIFE))[0]:
+                await exchange.piece(b" ")
+            return using.result()
+        finally:
+            using.cancel()
+
+    await exchange.start(200, "application/json")
+    text, failed = await exchange.unless_gone(use())
+    await exchange.end(msgspec.json.encode({"text": text, "failed": failed}))

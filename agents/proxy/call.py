@@ -68,7 +68,7 @@ class ModelCall:
         except ModelError as error:
             spent = isinstance(error, BudgetSpent)
             status = 402 if spent else 502 if error.retry_after is None else 429
-            self._tell(status, None, str(error))
+            self._tell(status, None, str(error), error.retry_after)
             if self._exchange.is_begun:  # the status has gone out; an answer without its end is all that can be said
                 raise HungUp from None
             code = "budget_spent" if spent else "unavailable"
@@ -87,7 +87,7 @@ class ModelCall:
             if status >= 400:
                 completion = None
                 text = self._line.without_key((await answer.aread()).decode("utf-8", "replace"))
-                self._tell(status, None, one_line(text, ()))
+                self._tell(status, None, one_line(text, ()), asked_to_wait)
                 kind = answer.headers.get("content-type", "text/plain")
                 await self._exchange.reply(status, text.encode(), kind, waiting(asked_to_wait))
             elif self._sent.get("stream") is True:
@@ -124,11 +124,17 @@ class ModelCall:
         self._tell(status, completion, error)
         return completion
 
-    def _tell(self, status: int, completion: Completion | None, error: str) -> None:
+    def _tell(self, status: int, completion: Completion | None, error: str, asked_to_wait: float | None = None) -> None:
         if not self._is_told:
             self._is_told = True
             self._session.called(
-                self._api, status, self._heard, completion, seconds=time.monotonic() - self._began, error=error
+                self._api,
+                status,
+                self._heard,
+                completion,
+                seconds=time.monotonic() - self._began,
+                error=error,
+                retry_after=asked_to_wait,
             )
 
     @property

@@ -32,6 +32,8 @@ class ProxyLine:
         self._proxy = proxy
         self._run_tool = run_tool
         self._may_go_on = may_go_on
+        self._seen = 0
+        self._moved = asyncio.Event()
         self._running: dict[int, asyncio.Task[None]] = {}
         self._crash: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -84,6 +86,19 @@ class ProxyLine:
         with deadline(_SECONDS):
             await self._proxy.call(Proxy.set_tools, self.session.id, toolbox.schemas)
 
+    async def caught_up(self) -> None:
+        """Wait until the reader of :meth:`calls` has been given all that has happened by now.
+
+        Raises:
+            ActorDied: the proxy died.
+            DeadlineExceeded: nobody reads.
+        """
+        with deadline(_SECONDS):
+            happened = await self._proxy.call(Proxy.happened, self.session.id)
+        async with asyncio.timeout(_SECONDS):
+            while self._seen < happened:
+                await self._moved.wait()
+
     async def calls(self) -> AsyncIterator[CallEnded]:
         """The calls of the model as they end, until the session is closed. Tools run while somebody reads here.
 
@@ -108,17 +123,20 @@ class ProxyLine:
                     f"{events.first - after} events of {self.session.id} were dropped before they were read"
                 )
             after = events.first + len(events.events)
-            for event in events.events:
+            for number, event in enumerate(events.events, events.first + 1):
                 match event:
                     case CallEnded():
                         yield event
-                    case CallWanted(number=number):
-                        self._start(number, self._let_go(number))
-                    case ToolWanted(number=number, call=call):
-                        self._start(number, self._use(number, call))
-                    case ToolGivenUp(number=number):
-                        if number in self._running:
-                            self._running[number].cancel()
+                    case CallWanted(number=wish):
+                        self._start(wish, self._let_go(wish))
+                    case ToolWanted(number=wish, call=call):
+                        self._start(wish, self._use(wish, call))
+                    case ToolGivenUp(number=wish):
+                        if wish in self._running:
+                            self._running[wish].cancel()
+                self._seen = number
+                self._moved.set()
+                self._moved = asyncio.Event()
             if events.is_over:
                 return
 

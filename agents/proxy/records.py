@@ -63,6 +63,8 @@ class CallEnded(msgspec.Struct, frozen=True, kw_only=True, tag="call_ended"):
     """It does not continue the conversation before it; ``turn.heard`` is all of it."""
     error: str = ""
     """Without secrets."""
+    retry_after: float | None = None
+    """Seconds that the server, or the limiter, asked to be left alone."""
 
 
 class ToolWanted(msgspec.Struct, frozen=True, kw_only=True, tag="tool_wanted"):

@@ -81,11 +81,11 @@ class Session:
 
     def called(
         self, api: Api, status: int, conversation: Sequence[Message], completion: Completion | None, *,
-        seconds: float, error: str = "",
+        seconds: float, error: str = "", retry_after: float | None = None,
     ) -> None:  # fmt: skip
         """A call of the model has ended."""
         if completion is None:
-            self._add(CallEnded(api=api, status=status, error=error))
+            self._add(CallEnded(api=api, status=status, error=error, retry_after=retry_after))
             return
         prints = [_print(message) for message in conversation]
         known = len(self._heard)
@@ -115,6 +115,11 @@ class Session:
             except TimeoutError:
                 pass
         return Events(first=self._first, events=tuple(self._events), is_over=self.is_over)
+
+    @property
+    def happened(self) -> int:
+        """How many events there have been."""
+        return self._first + len(self._events)
 
     def go_on(self, number: int) -> None:
         """Let a call through."""
