@@ -3,66 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 
-import msgspec
 import pytest
-from harness_support import Run, heard_from_users, is_running, local_machine, running, setup_of, written
-from proxy_support import proxy_of, proxy_system
-from support.openai_server import OpenAIServer, chunk, events, usage_chunk
-from support.pi_agent import pi_command as pi_command
+from harness_support import heard_from_users, is_running, local_machine, written
+from pi_support import calls, pi_on, text
+from pi_support import factory as factory
+from pi_support import machine as machine
+from pi_support import machines as machines
+from pi_support import pi_command as pi_command
+from pi_support import proxy as proxy
+from support.openai_server import OpenAIServer
 
-from palmette.actors import Ref
 from palmette.agents import tool
 from palmette.agents.harness import HarnessFactory, Settled, ToolBegan, ToolEnded, Turned
-from palmette.agents.harnesses import pi_harness
-from palmette.agents.proxy import Proxy, Upstream
 from palmette.agents.toolbox import Toolbox
 from palmette.machines import LocalMachine
-
-Reaction = object
-
-
-def text(words: str) -> object:
-    """The model says something."""
-    return events(chunk(words), chunk(finish="stop"), usage_chunk())
-
-
-def calls(name: str, arguments: object, *, number: int = 0) -> object:
-    """The model calls a tool."""
-    function = {"name": name, "arguments": msgspec.json.encode(arguments).decode()}
-    wanted = [{"index": 0, "id": f"call_{number}", "type": "function", "function": function}]
-    return events(chunk(calls=wanted), chunk(finish="tool_calls"), usage_chunk())
-
-
-@pytest.fixture(autouse=True)
-def _machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignore[reportUnusedFunction]
-    monkeypatch.setenv("PALMETTE_MACHINES", str(tmp_path / "machines"))
-
-
-@pytest.fixture
-async def proxy(openai_server: OpenAIServer) -> AsyncIterator[Ref[Proxy]]:
-    async with proxy_system(Upstream(openai_server.base_url)) as system:
-        yield proxy_of(system)
-
-
-@pytest.fixture
-async def machine() -> AsyncIterator[LocalMachine]:
-    async with local_machine() as one:
-        yield one
-
-
-@pytest.fixture
-def factory(proxy: Ref[Proxy], pi_command: Sequence[str]) -> HarnessFactory:
-    return pi_harness(proxy, command=pi_command, model="fake-1")
-
-
-def pi_on(
-    factory: HarnessFactory, machine: LocalMachine, toolbox: Toolbox | None = None, **more: object
-) -> AbstractAsyncContextManager[Run]:
-    return running(factory, setup_of(machine, toolbox=toolbox, **more))  # pyright: ignore[reportArgumentType]
 
 
 async def test_pi_answers_and_its_calls_are_turns(
