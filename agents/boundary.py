@@ -62,9 +62,8 @@ def boundary(*, endpoint: str, model: str, seconds: float, key_env: str, secrets
             retry_after=retry_after(error.response.headers),
         ) from None
     except openai.APIConnectionError as error:
-        raise ModelUnavailable(
-            f"cannot reach {where}: {one_line(_root(error), secrets)}; start the server or pass another --base-url"
-        ) from None
+        why = one_line(in_plain_words(error), secrets)
+        raise ModelUnavailable(f"cannot reach {where}: {why}; start the server or pass another --base-url") from None
     except openai.OpenAIError as error:
         raise ModelRefused(f"{where} cannot be used: {one_line(str(error), secrets)}") from None
 
@@ -129,8 +128,8 @@ def one_line(text: str, secrets: Sequence[str]) -> str:
     return text if len(text) <= _DETAIL else text[: _DETAIL - 1] + "…"
 
 
-def _root(error: BaseException) -> str:
-    """Why a connection failed, in plain words: the innermost cause, which SDK, httpx and anyio have each wrapped."""
+def in_plain_words(error: BaseException) -> str:
+    """Why a connection failed: the innermost cause, which SDK, httpx and anyio have each wrapped."""
     inner = error
     while True:
         if isinstance(inner, BaseExceptionGroup):  # one entry for each address that was tried

@@ -7,10 +7,11 @@ from typing import Protocol, cast
 import msgspec
 
 from palmette.agents.conversation import Completion
+from palmette.agents.openai_interfaces import read_response, read_text
 from palmette.agents.openai_stream import DONE, ChatStream
 from palmette.agents.openai_wire import Object
 from palmette.agents.proxy.records import Api, Upstream
-from palmette.agents.proxy.wire import read_chat, read_response, read_text
+from palmette.agents.proxy.wire import read_chat
 
 
 class Recorder(Protocol):

@@ -108,6 +108,15 @@ async def written(machine: Machine, path: str) -> str:
                 return result.text.strip()
 
 
+async def until(check: Callable[[], bool]) -> None:
+    """Wait for something that tells nobody."""
+    async with asyncio.timeout(30):
+        while True:
+            if check():
+                return
+            await asyncio.sleep(0.02)
+
+
 def is_running(pid: int) -> bool:
     """Whether there is such a process, and it is no zombie."""
     try:
