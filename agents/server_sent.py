@@ -5,6 +5,8 @@ After the WHATWG's HTML standard, section 9.2.6, as far as models' servers use i
 
 from __future__ import annotations
 
+from palmette.agents.errors import ModelUnavailable
+
 MAX_EVENT = 16 << 20
 """Bytes of one event; more is no event but a broken stream."""
 
@@ -25,14 +27,16 @@ class EventReader:
         """The events that ``piece`` completes; comments and other fields are left out.
 
         Raises:
-            ValueError: it is no stream of events.
+            ModelUnavailable: it is no stream of events.
         """
         *lines, self._rest = (self._rest + piece).split(b"\n")
         if len(self._rest) > MAX_EVENT:
-            raise ValueError(f"a line of a stream of events is longer than {MAX_EVENT} bytes")
+            raise ModelUnavailable(
+                f"the model's answer is no stream of events: a line is longer than {MAX_EVENT} bytes"
+            )
         events: list[str] = []
         for line in lines:
-            text = line.removesuffix(b"\r").decode()
+            text = line.removesuffix(b"\r").decode("utf-8", "replace")
             if not text:
                 if self._data:
                     events.append("\n".join(self._data))

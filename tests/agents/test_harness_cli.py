@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -13,9 +14,9 @@ from proxy_support import proxy_of, proxy_system
 from support.openai_server import Hang, OpenAIServer, says, status
 
 from palmette.actors import Ref
-from palmette.agents import ConfigurationError, ModelRefused
+from palmette.agents import ConfigurationError, ModelRefused, UnknownAgent
 from palmette.agents.harness import HarnessFactory, Settled
-from palmette.agents.harnesses import HarnessDied, cli_harness
+from palmette.agents.harnesses import HarnessDied, cli_harness, harness_named
 from palmette.agents.proxy import Proxy, Upstream
 from palmette.machines import LocalMachine
 
@@ -143,6 +144,14 @@ async def test_leaving_in_the_middle_of_a_run_leaves_nothing(proxy: Ref[Proxy], 
     assert not is_running(child)
 
 
-def test_a_harness_needs_a_command_and_a_machine(proxy: Ref[Proxy]) -> None:
+async def test_a_harness_has_a_name_and_needs_a_command_and_a_machine(proxy: Ref[Proxy], machine: LocalMachine) -> None:
     with pytest.raises(ConfigurationError, match="needs a command"):
-        cli_harness(proxy, "")
+        harness_named("cli:", proxy)
+    with pytest.raises(UnknownAgent, match="no harness 'py'; there are pi, cli:COMMAND"):
+        harness_named("py", proxy)
+    setup = setup_of(machine)
+    for name in ("pi", "cli:echo {message}"):
+        with pytest.raises(ConfigurationError, match="'worker' needs a machine"):
+            harness_named(name, proxy)(dataclasses.replace(setup, machine=None))
+    async with running(harness_named("cli:echo {message}", proxy), setup) as run:
+        assert await run.asked("hello there") == Settled(answer="hello there")

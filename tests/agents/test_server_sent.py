@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palmette.agents import server_sent
+from palmette.agents import ModelUnavailable, server_sent
 from palmette.agents.openai_stream import ChatStream
 from palmette.agents.server_sent import EventReader
 
@@ -19,7 +19,8 @@ from palmette.agents.server_sent import EventReader
 )
 def test_events_do_not_depend_on_where_a_stream_is_cut(texts: list[str], cuts: list[int], end: str) -> None:
     stream = "".join(f": comment{end}data: {text}{end}{end}" for text in texts).encode()
-    reader, seen, at = EventReader(), [], 0
+    reader, at = EventReader(), 0
+    seen: list[str] = []
     for cut in [*sorted(cuts), len(stream)]:
         seen += reader.feed(stream[at:cut])
         at = max(at, cut)
@@ -32,7 +33,7 @@ def test_data_of_several_lines_is_one_event() -> None:
 
 def test_a_line_without_an_end_is_no_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_sent, "MAX_EVENT", 10)
-    with pytest.raises(ValueError, match="longer than 10 bytes"):
+    with pytest.raises(ModelUnavailable, match="longer than 10 bytes"):
         EventReader().feed(b"data: " + b"x" * 20)
 
 
