@@ -23,6 +23,7 @@ from palmette.agents.conversation import (
 from palmette.agents.errors import (
     AgentError,
     BadArguments,
+    BudgetSpent,
     ConfigurationError,
     ContextFull,
     MissingExtra,
@@ -50,6 +51,7 @@ __all__ = [
     "AgentName",
     "Answer",
     "BadArguments",
+    "BudgetSpent",
     "Completion",
     "ConfigurationError",
     "ContextFull",

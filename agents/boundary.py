@@ -13,7 +13,7 @@ import math
 import socket
 import ssl
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit, urlunsplit
 
@@ -59,12 +59,11 @@ def boundary(*, endpoint: str, model: str, seconds: float, key_env: str, secrets
             model=model,
             key_env=key_env,
             code=error.code or "",
-            retry_after=_retry_after(error.response.headers.get("retry-after")),
+            retry_after=retry_after(error.response.headers),
         ) from None
     except openai.APIConnectionError as error:
-        raise ModelUnavailable(
-            f"cannot reach {where}: {one_line(_root(error), secrets)}; start the server or pass another --base-url"
-        ) from None
+        why = one_line(in_plain_words(error), secrets)
+        raise ModelUnavailable(f"cannot reach {where}: {why}; start the server or pass another --base-url") from None
     except openai.OpenAIError as error:
         raise ModelRefused(f"{where} cannot be used: {one_line(str(error), secrets)}") from None
 
@@ -85,8 +84,9 @@ def refusal(
         return ModelRefused(f"{where} says that the quota is used up{said}; add credit or use another key")
     if status in _OVERLOADED or status >= 500:
         wait = "" if retry_after is None else f"; it asks to wait {retry_after:g} s"
-        state = "is overloaded" if status in {429, 503, 529} else "failed"
-        return ModelUnavailable(f"{where} {state}{said}{wait}", retry_after=retry_after)
+        overloaded = status in {429, 503, 529}
+        state = "is overloaded" if overloaded else "failed"
+        return ModelUnavailable(f"{where} {state}{said}{wait}", retry_after=retry_after, overloaded=overloaded)
     if status in {401, 403}:
         return ModelRefused(f"{where} refuses the API key{said}; check the environment variable {key_env}")
     if status == 404:
@@ -128,8 +128,8 @@ def one_line(text: str, secrets: Sequence[str]) -> str:
     return text if len(text) <= _DETAIL else text[: _DETAIL - 1] + "…"
 
 
-def _root(error: BaseException) -> str:
-    """Why a connection failed, in plain words: the innermost cause, which SDK, httpx and anyio have each wrapped."""
+def in_plain_words(error: BaseException) -> str:
+    """Why a connection failed: the innermost cause, which SDK, httpx and anyio have each wrapped."""
     inner = error
     while True:
         if isinstance(inner, BaseExceptionGroup):  # one entry for each address that was tried
@@ -152,12 +152,15 @@ def _root(error: BaseException) -> str:
     return str(inner) or type(inner).__name__
 
 
-def _retry_after(header: str | None) -> float | None:
-    """Seconds, from either form of RFC 9110's Retry-After; never negative."""
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds, from OpenAI's ``retry-after-ms`` or either form of RFC 9110's ``retry-after``; never negative."""
+    header, unit = headers.get("retry-after-ms"), 1e-3
+    if header is None:
+        header, unit = headers.get("retry-after"), 1.0
     if header is None:
         return None
     try:
-        seconds = float(header)
+        seconds = float(header) * unit
     except ValueError:
         parsed = email.utils.parsedate_tz(header)
         if parsed is None:

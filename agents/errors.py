@@ -7,7 +7,8 @@
     │   ├── ModelUnavailable   unreachable, overloaded, 408/409/429/5xx, timed out: infrastructure, worth a restart
     │   └── ModelRefused       the endpoint understood and says no (400/401/403/404, …): asking again changes nothing
     │       ├── RequestRefused it is this request that it does not like; another may pass
-    │       └── ContextFull    the conversation outgrew the model's context window
+    │       ├── ContextFull    the conversation outgrew the model's context window
+    │       └── BudgetSpent    what may be spent on the model is spent
     ├── ToolError              goes back to the model as the tool's result
     │   ├── BadArguments       the model's arguments do not fit the tool
     │   └── ToolFailed         the tool ran and has bad news
@@ -39,13 +40,15 @@ class ModelError(AgentError):
 class ModelUnavailable(ModelError):
     """The endpoint cannot be reached, is overloaded, or did not answer in time.
 
-    ``retry_after``: seconds that the endpoint asks to be left alone; ``None`` when it did not say.
+    ``retry_after``: seconds that the endpoint asks to be left alone; ``None`` when it did not say. ``overloaded``: it
+    said that it has too much to do.
     """
 
     retryable = True
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, *, retry_after: float | None = None, overloaded: bool = False) -> None:
         self.retry_after = retry_after
+        self.overloaded = overloaded
         super().__init__(message)
 
 
@@ -59,6 +62,10 @@ class RequestRefused(ModelRefused):
 
 class ContextFull(ModelRefused):
     """The conversation is longer than the model's context window."""
+
+
+class BudgetSpent(ModelRefused):
+    """What may be spent on the model is spent (see :class:`~palmette.agents.limiter.Limiter`). Nothing was asked."""
 
 
 class ToolError(AgentError):

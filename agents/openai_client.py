@@ -13,22 +13,28 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import ipaddress
 import os
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal, cast
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
 from urllib.parse import urlsplit
 
 import msgspec
 
 from palmette.agents.boundary import boundary, one_line, public_url, refusal
 from palmette.agents.conversation import Completion, Message, ToolSchema
-from palmette.agents.errors import ConfigurationError, MissingExtra, ModelRefused, ModelUnavailable, NoApiKey
+from palmette.agents.endpoint import api_key, is_local
+from palmette.agents.errors import MissingExtra, ModelRefused, ModelUnavailable
+from palmette.agents.openai_interfaces import Prices, read_response, read_text, response_request
+from palmette.agents.openai_stream import ChatStream
 from palmette.agents.openai_wire import Object, WireResponse, completion, request_messages, request_tools
+from palmette.agents.server_sent import EventReader
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+    from openai import AsyncOpenAI, Omit
     from openai.types.chat import ChatCompletionMessageParam
+
+T = TypeVar("T")
 
 OPENAI_URL = "https://api.openai.com/v1"
 
@@ -47,6 +53,7 @@ class OpenAIClient:
             be trained on.
         policy_version: Stamped on the tokens of servers that do not tell which weights they serve.
         prices: US dollars for a million tokens, in and out; ``None`` where not known.
+        interface: ``chat`` completions, or ``responses`` (which has no seed and tells no token ids).
         observations: The role in which the line dialect's results are sent; see
             :func:`~palmette.agents.openai_wire.request_messages`.
 
@@ -66,6 +73,7 @@ class OpenAIClient:
         return_token_ids: bool = False,
         policy_version: int = 0,
         prices: tuple[float, float] | None = None,
+        interface: Literal["chat", "responses"] = "chat",
         observations: Literal["user", "tool"] = "user",
     ) -> None:
         self.model = model
@@ -75,6 +83,7 @@ class OpenAIClient:
         self.return_token_ids = return_token_ids
         self.policy_version = policy_version
         self.prices = prices
+        self.interface: Literal["chat", "responses"] = interface
         self.observations: Literal["user", "tool"] = observations
         self.sdk = _sdk(self.base_url, api_key_env)
 
@@ -85,9 +94,82 @@ class OpenAIClient:
         """A session whose requests are seeded by ``seed`` and the number of replies before them."""
         return OpenAISession(self, seed)
 
+    async def complete_tokens(
+        self, prompt_ids: Sequence[int], *, max_tokens: int, seed: int, timeout: float
+    ) -> Completion:
+        """Go on from token ids, through the text completions of vLLM or palmette's policy server: nothing is tokenised.
+
+        Args:
+            prompt_ids: All ids that the model is conditioned on.
+            max_tokens: Of the reply.
+            seed: Of the sampling.
+            timeout: Seconds, for all of it.
+
+        Raises:
+            ModelUnavailable, ModelRefused: as :meth:`OpenAISession.complete`; also refused where the server answers
+                without token ids.
+        """
+        with self.boundary(timeout):
+            async with asyncio.timeout(timeout):
+                raw = await self.sdk.completions.with_raw_response.create(
+                    model=self.model,
+                    prompt=list(prompt_ids),
+                    max_tokens=max_tokens,
+                    seed=_turn_seed(seed, 0),
+                    logprobs=1,
+                    temperature=_given(self.temperature),
+                    extra_body={"return_token_ids": True},
+                    timeout=timeout,
+                )
+        completion = self.decode(raw.content, raw.headers.get("content-type", ""), read_text)
+        if completion.tokens is None:
+            raise ModelRefused(f"{self.where} tells no token ids of its completions; use vLLM or palmette's own server")
+        return completion
+
     async def close(self) -> None:
         """Close the connections. Closing twice is fine."""
         await self.sdk.close()
+
+    # --- for its sessions --------------------------------------------------------------------------------------------
+
+    @property
+    def where(self) -> str:
+        """The endpoint, in messages."""
+        return f"the model endpoint {public_url(self.base_url)}"
+
+    def boundary(self, seconds: float) -> AbstractContextManager[None]:
+        """See :func:`~palmette.agents.boundary.boundary`."""
+        return boundary(
+            endpoint=self.base_url,
+            model=self.model,
+            seconds=seconds,
+            key_env=self.api_key_env,
+            secrets=(self.sdk.api_key,),
+        )
+
+    def decode(self, body: bytes, content_type: str, read: Callable[[bytes, Prices], Completion | None]) -> Completion:
+        """What ``read`` makes of an answer.
+
+        Raises:
+            ModelUnavailable: it broke off, or there is nothing in it.
+            ModelRefused: it is none of this interface's.
+        """
+        try:
+            completion = read(body, self.prices)
+        except msgspec.ValidationError as error:
+            raise ModelRefused(f"{self.where} does not answer as {self.interface} completions do: {error}") from None
+        except (msgspec.DecodeError, UnicodeError):
+            if "json" in content_type:
+                raise ModelUnavailable(f"{self.where} broke off in the middle of its answer") from None
+            kind = content_type or "no content type"
+            raise ModelRefused(
+                f"{self.where} answers with {kind} instead of JSON; check that --base-url ends in /v1 or the like"
+            ) from None
+        except ValueError as error:
+            raise ModelRefused(f"{self.where} cannot be trained on: {error}") from None
+        if completion is None:
+            raise ModelUnavailable(f"{self.where} sent an answer without a choice")
+        return completion
 
 
 class OpenAISession:
@@ -112,33 +194,72 @@ class OpenAISession:
             ModelRefused: the endpoint says no, or does not speak chat completions.
         """
         client = self._client
-        with boundary(
-            endpoint=client.base_url,
-            model=client.model,
-            seconds=timeout,
-            key_env=client.api_key_env,
-            secrets=(client.sdk.api_key,),
-        ):
+        with client.boundary(timeout):
             # The SDK's timeout is one for each read; a server that drips bytes would never run into it.
             async with asyncio.timeout(timeout):
-                raw = await client.sdk.chat.completions.with_raw_response.create(
-                    model=client.model,
-                    messages=cast(
-                        "Iterable[ChatCompletionMessageParam]",
-                        request_messages(conversation, observations=client.observations),
-                    ),
-                    extra_body=self._options(conversation, tools, max_tokens),
-                    timeout=timeout,
-                )
-        response = self._decode(raw.content, raw.headers.get("content-type", ""))
-        try:
-            return completion(response, model=client.model, policy_version=client.policy_version, prices=client.prices)
-        except ValueError as error:
-            raise ModelRefused(f"{self._where} cannot be trained on: {error}") from None
+                if client.interface == "responses":
+                    raw = await client.sdk.responses.with_raw_response.create(
+                        model=client.model,
+                        extra_body=response_request(conversation, tools),
+                        max_output_tokens=_given(max_tokens),
+                        temperature=_given(client.temperature),
+                        timeout=timeout,
+                    )
+                else:
+                    raw = await client.sdk.chat.completions.with_raw_response.create(
+                        model=client.model,
+                        messages=self._messages(conversation),
+                        extra_body=self._options(conversation, tools, max_tokens),
+                        timeout=timeout,
+                    )
+        read = read_response if client.interface == "responses" else self._read_chat
+        return client.decode(raw.content, raw.headers.get("content-type", ""), read)
 
-    @property
-    def _where(self) -> str:
-        return f"the model endpoint {public_url(self._client.base_url)}"
+    async def stream(
+        self,
+        conversation: Sequence[Message],
+        *,
+        tools: Sequence[ToolSchema] = (),
+        max_tokens: int | None = None,
+        timeout: float,
+    ) -> AsyncGenerator[str | Completion]:
+        """As :meth:`complete` through chat completions: the reply's text piece by piece, and at last the completion.
+
+        Raises:
+            ModelUnavailable, ModelRefused: as :meth:`complete`; where the stream breaks off, after some pieces.
+        """
+        client = self._client
+        options = self._options(conversation, tools, max_tokens) | {"stream_options": {"include_usage": True}}
+        taken, reader = ChatStream(), EventReader()
+        with client.boundary(timeout):
+            async with (
+                asyncio.timeout(timeout),
+                client.sdk.chat.completions.with_streaming_response.create(
+                    model=client.model,
+                    messages=self._messages(conversation),
+                    stream=True,
+                    extra_body=options,
+                    timeout=timeout,
+                ) as answer,
+            ):
+                async for piece in answer.iter_bytes():
+                    for data in reader.feed(piece):
+                        try:
+                            text = taken.add(data)
+                        except (msgspec.DecodeError, UnicodeError) as error:
+                            raise ModelRefused(f"{client.where} does not stream chat completions: {error}") from None
+                        if text:
+                            yield text
+        response = taken.response()
+        if not taken.is_done and response.error is None:
+            raise ModelUnavailable(f"{client.where} broke off in the middle of its answer")
+        yield self._completion(response)
+
+    def _messages(self, conversation: Sequence[Message]) -> Iterable[ChatCompletionMessageParam]:
+        return cast(
+            "Iterable[ChatCompletionMessageParam]",
+            request_messages(conversation, observations=self._client.observations),
+        )
 
     def _options(self, conversation: Sequence[Message], tools: Sequence[ToolSchema], max_tokens: int | None) -> Object:
         client = self._client
@@ -156,30 +277,35 @@ class OpenAISession:
             options |= {"return_token_ids": True, "logprobs": True}
         return options
 
-    def _decode(self, body: bytes, content_type: str) -> WireResponse:
-        try:
-            response = msgspec.json.decode(body, type=WireResponse)
-        except msgspec.ValidationError as error:
-            raise ModelRefused(f"{self._where} does not answer as chat completions do: {error}") from None
-        except (msgspec.DecodeError, UnicodeError):
-            if "json" in content_type:
-                raise ModelUnavailable(f"{self._where} broke off in the middle of its answer") from None
-            kind = content_type or "no content type"
-            raise ModelRefused(
-                f"{self._where} answers with {kind} instead of JSON; check that --base-url ends in /v1 or the like"
-            ) from None
+    def _read_chat(self, body: bytes, prices: Prices) -> Completion:
+        return self._completion(msgspec.json.decode(body, type=WireResponse))
+
+    def _completion(self, response: WireResponse) -> Completion:
+        client = self._client
         if response.choices:
-            return response
+            try:
+                return completion(
+                    response, model=client.model, policy_version=client.policy_version, prices=client.prices
+                )
+            except ValueError as error:
+                raise ModelRefused(f"{client.where} cannot be trained on: {error}") from None
         error = response.error
         if error is None:
-            raise ModelUnavailable(f"{self._where} sent an answer without a choice")
+            raise ModelUnavailable(f"{client.where} sent an answer without a choice")
         raise refusal(
             error.code if isinstance(error.code, int) else 502,
-            one_line(error.message, (self._client.sdk.api_key,)),
-            where=self._where,
-            model=self._client.model,
-            key_env=self._client.api_key_env,
+            one_line(error.message, (client.sdk.api_key,)),
+            where=client.where,
+            model=client.model,
+            key_env=client.api_key_env,
         )
+
+
+def _given(value: T | None) -> T | Omit:
+    """For the SDK, to which ``None`` is a value."""
+    from openai import omit
+
+    return omit if value is None else value
 
 
 def _sdk(base_url: str, api_key_env: str) -> AsyncOpenAI:
@@ -187,33 +313,14 @@ def _sdk(base_url: str, api_key_env: str) -> AsyncOpenAI:
         import openai
     except ModuleNotFoundError:
         raise MissingExtra("openai", "openai") from None
-    parts = urlsplit(base_url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ConfigurationError(
-            f"{public_url(base_url)!r} is no model endpoint; write it like http://127.0.0.1:8000/v1"
-        )
-    local = _is_loopback(parts.hostname)
-    key = os.environ.get(api_key_env, "").strip()
-    if not key and not local:
-        raise NoApiKey(api_key_env, public_url(base_url))
-    if not (key.isascii() and key.isprintable()):  # the SDK's complaint would quote it
-        raise ConfigurationError(
-            f"the environment variable {api_key_env} holds characters that no API key has; set it again"
-        )
+    key = api_key(base_url, api_key_env)
     return openai.AsyncOpenAI(
         api_key=key or "no-key",
         base_url=base_url,
         max_retries=0,
         # A proxy from the environment cannot reach this host's loopback.
-        http_client=openai.DefaultAsyncHttpxClient(trust_env=False) if local else None,
+        http_client=openai.DefaultAsyncHttpxClient(trust_env=False) if is_local(base_url) else None,
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def _turn_seed(seed: int, replies: int) -> int:

@@ -18,38 +18,38 @@ from palmette.agents.conversation import Completion, Message, StopReason, Tokens
 Object = dict[str, object]
 
 
-class _Function(msgspec.Struct):
+class WireFunction(msgspec.Struct):
     name: str
     arguments: str | None = None
 
 
-class _Call(msgspec.Struct):
-    function: _Function
+class WireCall(msgspec.Struct):
+    function: WireFunction
     id: str | None = None
 
 
-class _Said(msgspec.Struct):
+class WireSaid(msgspec.Struct):
     content: str | None = None
     refusal: str | None = None
-    tool_calls: list[_Call] | None = None
+    tool_calls: list[WireCall] | None = None
 
 
-class _Logprob(msgspec.Struct):
+class WireLogprob(msgspec.Struct):
     logprob: float
 
 
-class _Logprobs(msgspec.Struct):
-    content: list[_Logprob] | None = None
+class WireLogprobs(msgspec.Struct):
+    content: list[WireLogprob] | None = None
 
 
-class _Choice(msgspec.Struct):
-    message: _Said
+class WireChoice(msgspec.Struct):
+    message: WireSaid
     finish_reason: str | None = None
-    logprobs: _Logprobs | None = None
+    logprobs: WireLogprobs | None = None
     token_ids: list[int] | None = None
 
 
-class _Spent(msgspec.Struct):
+class WireSpent(msgspec.Struct):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cost: float | None = None
@@ -65,9 +65,9 @@ class WireError(msgspec.Struct):
 class WireResponse(msgspec.Struct):
     """The body of a chat completion, as far as it is read."""
 
-    choices: list[_Choice] = []
+    choices: list[WireChoice] = []
     model: str | None = None
-    usage: _Spent | None = None
+    usage: WireSpent | None = None
     prompt_token_ids: list[int] | None = None
     policy_version: int | None = None
     error: WireError | None = None
@@ -114,7 +114,7 @@ def completion(
     return Completion(
         message=Message(role="assistant", content=said.content or said.refusal or "", tool_calls=calls),
         stop=stop,
-        usage=_usage(response.usage or _Spent(), prices),
+        usage=_usage(response.usage or WireSpent(), prices),
         model=response.model or model,
         tokens=_tokens(response, choice, policy_version),
     )
@@ -153,7 +153,7 @@ def _object(arguments: str) -> str:
     return arguments
 
 
-def _usage(spent: _Spent, prices: tuple[float, float] | None) -> Usage:
+def _usage(spent: WireSpent, prices: tuple[float, float] | None) -> Usage:
     came_in, went_out = spent.prompt_tokens or 0, spent.completion_tokens or 0
     cost = spent.cost
     if cost is None and prices is not None:
@@ -161,7 +161,7 @@ def _usage(spent: _Spent, prices: tuple[float, float] | None) -> Usage:
     return Usage(input_tokens=came_in, output_tokens=went_out, cost=cost)
 
 
-def _tokens(response: WireResponse, choice: _Choice, policy_version: int) -> Tokens | None:
+def _tokens(response: WireResponse, choice: WireChoice, policy_version: int) -> Tokens | None:
     logprobs = choice.logprobs.content if choice.logprobs is not None else None
     if response.prompt_token_ids is None or choice.token_ids is None or logprobs is None:
         return None

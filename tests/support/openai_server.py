@@ -54,7 +54,14 @@ class HangUp(msgspec.Struct, frozen=True):
     body: bytes | None = None
 
 
-Reaction = Http | Hang | Drip | HangUp
+class Stream(msgspec.Struct, frozen=True):
+    """Send ``pieces`` of a stream of events, each once ``go_on`` was released once more, and hang up."""
+
+    pieces: tuple[bytes, ...]
+    go_on: asyncio.Semaphore
+
+
+Reaction = Http | Hang | Drip | HangUp | Stream
 
 
 def says(
@@ -107,6 +114,44 @@ def answers(body: object, *, status: int = 200) -> Http:
     return Http(status, msgspec.json.encode(body), {"content-type": "application/json"})
 
 
+def events(*chunks: object) -> Http:
+    """A stream of chunks, sent at once and ended as OpenAI does."""
+    return Http(200, sse(*chunks, "[DONE]"), {"content-type": "text/event-stream"})
+
+
+def sse(*chunks: object) -> bytes:
+    """The bytes of some events."""
+    return b"".join(
+        b"data: " + (chunk.encode() if isinstance(chunk, str) else msgspec.json.encode(chunk)) + b"\n\n"
+        for chunk in chunks
+    )
+
+
+def chunk(
+    text: str | None = None, *, finish: str | None = None, calls: object = None, **more: object
+) -> dict[str, object]:
+    """A piece of a completion; ``more`` goes to its choice."""
+    delta: dict[str, object] = {"role": "assistant", "content": text}
+    if calls is not None:
+        delta["tool_calls"] = calls
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "served-model",
+        "choices": [{"index": 0, "delta": delta, "finish_reason": finish, **more}],
+    }
+
+
+def usage_chunk(prompt: int = 7, completion: int = 3) -> dict[str, object]:
+    """What comes last where the usage was asked for."""
+    spent = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    return {
+        "id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "served-model", "choices": [],
+        "usage": spent,
+    }  # fmt: skip
+
+
 def status(code: int, message: str, *, error_code: str | None = None, retry_after: str | None = None) -> Http:
     """An error as OpenAI words it."""
     error = {"message": message, "type": "error", "param": None, "code": error_code}
@@ -121,6 +166,7 @@ class OpenAIServer:
         self.key = key
         self.requests: list[Request] = []
         self._plan: deque[Reaction] = deque()
+        self._news = asyncio.Condition()
         self._connections: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
@@ -136,6 +182,11 @@ class OpenAIServer:
     @property
     def base_url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
+
+    async def asked(self, times: int = 1) -> None:
+        """Wait until so many requests have come, since the beginning."""
+        async with asyncio.timeout(20), self._news:
+            await self._news.wait_for(lambda: len(self.requests) >= times)
 
     async def idle(self) -> None:
         """Wait until every client has hung up."""
@@ -178,6 +229,8 @@ class OpenAIServer:
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         self.requests.append(Request(head[0].split()[1], headers, msgspec.json.decode(body or b"{}")))
+        async with self._news:
+            self._news.notify_all()
         match self._reaction(headers):
             case Http() as answer:
                 await _send(writer, answer, len(answer.body))
@@ -190,6 +243,12 @@ class OpenAIServer:
                     writer.write(b" ")
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(reader.read(1), 0.01)
+            case Stream(pieces, go_on):
+                writer.write(b"HTTP/1.1 200 Planned\r\ncontent-type: text/event-stream\r\n\r\n")
+                for piece in pieces:
+                    await go_on.acquire()
+                    writer.write(piece)
+                    await writer.drain()
             case HangUp(None):
                 pass
             case HangUp(part):
