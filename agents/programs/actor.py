@@ -16,6 +16,7 @@ import msgspec
 
 from palmette.actors import Reason, Ref, endpoint
 from palmette.actors.eager import Done, first_step
+from palmette.agents.conversation import ToolSchema
 from palmette.agents.errors import BadArguments
 from palmette.agents.harness import HarnessFactory
 from palmette.agents.programs.decorator import Call
@@ -28,7 +29,6 @@ from palmette.agents.programs.supervisor import ProgramSupervisor
 from palmette.agents.tools import Tool, tool
 
 if TYPE_CHECKING:
-    from palmette.agents.conversation import ToolSchema
     from palmette.agents.programs.agent_handle import Agent
 
 PROGRAM: ContextVar[ProgramActor | None] = ContextVar("palmette_program", default=None)

@@ -51,6 +51,10 @@ class Home(Protocol):
         """It has ended for good."""
         ...
 
+    async def dismissed(self, name: str) -> None:
+        """End a child for good."""
+        ...
+
 
 class Agent:
     """An agent. Its events, in order:
@@ -64,6 +68,7 @@ class Agent:
     ``tool_ended``  :class:`~palmette.agents.ToolEnded`       a tool has ended
     ``settled``     :class:`Answer`                           the model has nothing more to do
     ``restarting``  why, as text                              it crashed, and its supervisor starts it again
+    ``restarted``   ``None``                                  it takes messages again
     ``ended``       why, as text                              the last event
     ==============  ========================================  =====================================================
     """
@@ -193,6 +198,12 @@ class Agent:
         self.may_go_on.set()
         self._nudge()
 
+    async def stop(self) -> None:
+        """End it for good, with the machine of its own; its name is free afterwards. Twice is fine."""
+        self.is_unwanted = True
+        if self._state != "ended":
+            await self._home.dismissed(self.name)
+
     def _nudge(self) -> None:
         from palmette.agents.programs.agent_actor import AgentActor
 
@@ -251,6 +262,8 @@ class Agent:
 
     def came_up(self) -> None:
         """Its harness takes messages."""
+        if self._state == "restarting":
+            self.events.append("restarted")
         self.set_state("idle")
 
     def set_state(self, state: AgentState) -> None:

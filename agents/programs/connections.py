@@ -29,9 +29,10 @@ def connect(a: Agent, b: Agent, *, direction: Direction = "both") -> None:
         raise ValueError(f"direction is 'both' or 'forward', not {direction!r}")
     if a is b:
         raise ValueError(f"agent {a.name!r} cannot be connected to itself")
-    for one, other in ((a, b), (b, a)):
+    for one in (a, b):
         if one.state == "ended":
             raise ValueError(f"agent {one.name!r} has ended")
+    for one, other in ((a, b), (b, a)):
         known = one.outgoing.get(other.name) or one.incoming.get(other.name)
         if known is not None and known is not other:
             raise ValueError(f"agent {one.name!r} is connected to another agent called {other.name!r}: {known.path}")

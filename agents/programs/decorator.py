@@ -76,7 +76,11 @@ class Call:
         self.program = program
         self.args = args
         self.kwargs = kwargs
-        self._bound = inspect.signature(program.function).bind(*args, **kwargs)
+        signature = inspect.signature(program.function)
+        try:
+            self._bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{program.__qualname__}{signature}: {error}") from None
 
     def begin(self) -> Awaitable[object]:
         """The body."""

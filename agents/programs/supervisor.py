@@ -83,6 +83,10 @@ class ProgramSupervisor(DynamicRestarter):
             if name not in self._told and name not in self._members:
                 return name
 
+    async def dismissed(self, name: str) -> None:
+        """End a child for good; for its handle, which has set ``is_unwanted``."""
+        await self.ref.call(ProgramSupervisor.dismiss, name)
+
     def promise(self, name: str, told: Told) -> None:
         """``told`` hears of this supervisor's end, from before its child is admitted."""
         self._told[name] = told
