@@ -8,9 +8,9 @@ from pathlib import Path
 
 import msgspec
 
+from palmette.actors.runtime_dir import living_sockets
 from palmette.console.control import Reply, Verb
 from palmette.console.failures import Failed, NotRunning, UsageError
-from palmette.console.runtime_dir import living_sockets
 
 SECONDS = 10.0
 
