@@ -13,11 +13,16 @@ from typing import NoReturn
 import typer
 
 from palmette.console.commands import machines
+from palmette.console.commands.call import call
 from palmette.console.commands.demo import demo
+from palmette.console.commands.logs import logs
+from palmette.console.commands.ls import ls
 from palmette.console.commands.report import report
 from palmette.console.commands.resume import resume
 from palmette.console.commands.run import run
 from palmette.console.commands.runs import runs
+from palmette.console.commands.send import send
+from palmette.console.commands.status import status
 from palmette.console.commands.stop import stop
 from palmette.console.commands.train import train
 from palmette.console.commands.tree import tree
@@ -41,6 +46,11 @@ for command, panel in (
     (resume, "Play"),
     (runs, "Look back"),
     (report, "Look back"),
+    (ls, "Look inside a running one"),
+    (status, "Look inside a running one"),
+    (call, "Look inside a running one"),
+    (send, "Look inside a running one"),
+    (logs, "Look inside a running one"),
     (tree, "Look inside a running one"),
     (why, "Look inside a running one"),
     (stop, "Look inside a running one"),

@@ -42,6 +42,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The answer to any verb; ``error`` is a sentence for a person."""
 
     run: str = ""
+    kind: str = "run"
+    """``program`` where an agent program answers, which has some of the same verbs."""
     error: str = ""
     tree: TreeNode | None = None
     status: Snapshot | None = None

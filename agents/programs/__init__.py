@@ -16,7 +16,7 @@
 '42'
 """
 
-from palmette.agents.programs.agent_handle import Agent, AgentState, Answer
+from palmette.agents.programs.agent_handle import Agent, AgentState
 from palmette.agents.programs.ambient import (
     agent,
     bubble,
@@ -47,6 +47,7 @@ from palmette.agents.programs.handle import Handle
 from palmette.agents.programs.options import ProgramOptions
 from palmette.agents.programs.recorder import Accepted, Entry, FileRecorder, MemoryRecorder, Recorder, Replied, Resulted
 from palmette.agents.programs.stream import Dropped, Event, EventStream
+from palmette.agents.programs.talk import Answer
 
 __all__ = [
     "Accepted",

@@ -10,17 +10,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, cast, get_type_hints
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
 from palmette.actors import Reason, Ref, endpoint
 from palmette.actors.eager import Done, first_step
 from palmette.agents.conversation import ToolSchema
-from palmette.agents.errors import BadArguments
 from palmette.agents.harness import HarnessFactory
 from palmette.agents.programs.decorator import Call
 from palmette.agents.programs.errors import NoEndpoint, ProgramFailed, ProgramTimeout
+from palmette.agents.programs.fitting import fitted, fitted_words
 from palmette.agents.programs.log import Log
 from palmette.agents.programs.record import Record
 from palmette.agents.programs.recorder import MemoryRecorder, Recorder
@@ -193,6 +193,11 @@ class ProgramActor(ProgramSupervisor):
         return self._answer(self._invoked(name, arguments, plain=True))
 
     @endpoint
+    async def invoke_typed(self, name: str, arguments: dict[str, bytes], typed: dict[str, str]) -> bytes:
+        """The same with JSON values, and with words as a person types them; what comes back is JSON."""
+        return cast("bytes", self._answer(self._invoked_typed(name, arguments, typed)))
+
+    @endpoint
     async def invoke_json(self, name: str, arguments: str) -> str:
         """The same with JSON, for models and people; what comes back is what they are to see."""
         return cast("str", self._answer(self._invoked_as_tool(name, arguments)))
@@ -226,7 +231,11 @@ class ProgramActor(ProgramSupervisor):
         function = await self._found(name)
         if not plain:
             return await function(**arguments)
-        return msgspec.to_builtins(await function(**_fitted(function, arguments)))
+        return msgspec.to_builtins(await function(**fitted(function, arguments)))
+
+    async def _invoked_typed(self, name: str, arguments: Mapping[str, bytes], typed: Mapping[str, str]) -> bytes:
+        function = await self._found(name)
+        return msgspec.json.encode(await function(**fitted_words(function, arguments, typed)))
 
     async def _invoked_as_tool(self, name: str, arguments: str) -> str:
         return await tool_of(await self._found(name)).run(arguments)
@@ -244,15 +253,6 @@ def tool_of(function: Exposed) -> Tool:
 def machine_name(agent: str) -> str:
     """What the machine that an agent has of its own is called."""
     return f"{agent}.machine"
-
-
-def _fitted(function: Exposed, arguments: Mapping[str, object]) -> dict[str, object]:
-    """Plain data as the function's hints want it. Raises BadArguments."""
-    hints = get_type_hints(function)
-    try:
-        return {name: msgspec.convert(value, hints.get(name, object)) for name, value in arguments.items()}
-    except msgspec.ValidationError as error:
-        raise BadArguments(f"bad arguments for {function.__name__}: {error}") from None
 
 
 class _Relay(EventStream):

@@ -12,8 +12,9 @@ from typing import Final
 from palmette.actors import Actor, Reason, Shutdown, endpoint
 from palmette.agents.harness import Harness, HarnessEvent, HarnessFactory, HarnessSetup, Settled, ToolBegan, ToolEnded
 from palmette.agents.harness import Turned as TurnedEvent
-from palmette.agents.programs.agent_handle import Agent, Answer
+from palmette.agents.programs.agent_handle import Agent
 from palmette.agents.programs.errors import HarnessEnded
+from palmette.agents.programs.talk import Answer
 from palmette.supervisors import Backoff
 from palmette.supervisors.policy import Directive
 

@@ -7,15 +7,12 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
-import msgspec
-
 from palmette.actors import Actor, Reason, Ref, describe
-from palmette.agents.harness import Stop
 from palmette.agents.programs.errors import NoMachine, ProgramEnded, StreamEnded
 from palmette.agents.programs.log import Log
 from palmette.agents.programs.recorder import Recorder
 from palmette.agents.programs.stream import Event
-from palmette.agents.programs.talk import Talk
+from palmette.agents.programs.talk import Answer, Talk
 from palmette.agents.toolbox import TOOL_SECONDS, Toolbox
 from palmette.agents.tools import Tool, tool
 from palmette.agents.transcript import Turn
@@ -28,17 +25,6 @@ F = TypeVar("F", bound=Callable[..., Awaitable[object]])
 
 AgentState = Literal["starting", "idle", "working", "paused", "restarting", "ended"]
 ASK_SECONDS = 600.0
-
-
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """The data of an event ``settled``: what a run of the model came to."""
-
-    text: str | None
-    """The model's last words; ``None`` where it was interrupted or cut short."""
-    stop: Stop
-    reason: str = ""
-    heard: int
-    """Messages that the model had heard by then, from the agent's beginning."""
 
 
 class Home(Protocol):
@@ -102,6 +88,8 @@ class Agent:
         self.is_unwanted = False
         self.start_error: Exception | None = None
         self._home = home
+        self._log = log
+        log.agents[self.path] = self
         self._machine = machine
         self._ref: Ref[AgentActor] | None = None
         self._state: AgentState = "starting"
@@ -300,4 +288,6 @@ class Agent:
         self.incoming.clear()
         self.events.append("ended", describe(reason))
         self.events.close()
+        if self._log.agents.get(self.path) is self:
+            del self._log.agents[self.path]
         self._home.forget(self)

@@ -1,16 +1,33 @@
-"""Everything that the programs and agents of a running system tell, in one stream: what ``palmette logs`` shows."""
+"""What can be seen of a running system of programs from outside: who is there, and what they tell.
+
+One :class:`Log` is shared by all that a root program started. ``palmette status`` and ``palmette logs`` read it.
+"""
 
 from __future__ import annotations
 
+import reprlib
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from palmette.agents.conversation import ToolCall
+from palmette.agents.harness import ToolEnded
 from palmette.agents.programs.stream import CAPACITY, Event, EventStream
+from palmette.agents.programs.talk import Answer
+from palmette.agents.transcript import Turn
+
+if TYPE_CHECKING:
+    from palmette.agents.programs.agent_handle import Agent
+    from palmette.agents.programs.record import Record
 
 TEXT: Final = 400
 """Characters of an event's data that the log keeps; the streams themselves keep all of it."""
+
+
+_brief = reprlib.Repr()
+_brief.maxother = _brief.maxstring = _brief.maxlong = TEXT
+_brief.maxdict = _brief.maxlist = _brief.maxtuple = 20
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -26,9 +43,13 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class Log:
-    """See the module's text; shared by all that one root program started."""
+    """See the module's text."""
 
     def __init__(self) -> None:
+        self.programs: dict[str, Record] = {}
+        """Those that have not ended, by address."""
+        self.agents: dict[str, Agent] = {}
+        """Likewise."""
         self.lines = EventStream()
         """Each event's ``data`` is a :class:`Line`."""
 
@@ -59,5 +80,17 @@ class LoggedStream(EventStream):
 def _abridged(data: object) -> str:
     if data is None:
         return ""
-    text = data if isinstance(data, str) else repr(data)
+    match data:
+        case str():
+            text = data
+        case Turn(said=said):
+            text = said.content or ", ".join(f"{call.name}({call.arguments})" for call in said.tool_calls)
+        case ToolCall(name=name, arguments=arguments):
+            text = f"{name}({arguments})"
+        case ToolEnded(call=call, text=result):
+            text = f"{call.name}: {result}"
+        case Answer(text=answer, stop=stop):
+            text = stop if answer is None else answer
+        case _:
+            text = _brief.repr(data)
     return text if len(text) <= TEXT else text[: TEXT - 1] + "…"

@@ -47,6 +47,7 @@ class Record:
         self.error: BaseException | None = None
         self.is_unwanted = False
         """It was cancelled, or is to be started anew by hand: no restart by policy."""
+        log.programs[path] = self
         self._has_value = False
         self._capacity = capacity
         self._changed = asyncio.Event()
@@ -124,6 +125,7 @@ class Record:
         was_over = self.is_over
         self.state = "restarting"
         self.is_unwanted = False
+        self.log.programs[self.path] = self
         self._changed.clear()
         self._forget()
         if was_over:
@@ -136,6 +138,8 @@ class Record:
 
     def _over(self, state: Literal["done", "failed", "cancelled"], data: object) -> None:
         self.state = state
+        if self.log.programs.get(self.path) is self:
+            del self.log.programs[self.path]
         self.events.append(state, data)
         self.events.close()
         self._changed.set()

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 
-from palmette.actors import ActorDied, System
+from palmette.actors import Actor, ActorDied, System
 from palmette.actors.ending import settle
 from palmette.agents.programs.actor import PROGRAM, ProgramActor
 from palmette.agents.programs.decorator import Call
 from palmette.agents.programs.errors import NoProgram
 from palmette.agents.programs.handle import Handle
 from palmette.agents.programs.log import Log
+from palmette.agents.programs.record import Record
 from palmette.agents.programs.starting import name_of, spec_for
 from palmette.agents.programs.supervisor import ProgramSupervisor
+from palmette.supervisors import ChildSpec
+
+_NOT_IN_AN_OWNER = re.compile(r"[^A-Za-z0-9_-]")
 
 
 def here() -> ProgramActor:
@@ -59,14 +64,28 @@ async def _run_nested(host: ProgramActor, call: Call) -> object:
 async def _run_root(call: Call) -> object:
     options = call.program.set
     name = name_of(call)
-    owner = f"program-{secrets.token_hex(4)}"
-    spec, record = spec_for(call, name, f"/{name}", owner=owner, host=None, log=Log())
+    run = f"{name}-{secrets.token_hex(2)}"
+    log = Log()
+    spec, record = spec_for(call, name, f"/{name}", owner=_NOT_IN_AN_OWNER.sub("_", run), host=None, log=log)
     tree = ProgramSupervisor.spec(name="programs", max_restarts=options.max_restarts, max_seconds=options.max_seconds)
     try:
-        async with System.start(tree, name=name) as system:
-            await system.ref_at("/", ProgramSupervisor).call(ProgramSupervisor.admit, spec, record)
+        async with System.start(tree, name=run) as system:
+            root = system.ref_at("/", ProgramSupervisor)
+            if options.control and not _is_simulated():
+                await root.call(ProgramSupervisor.admit, _control(_NOT_IN_AN_OWNER.sub("_", run), record, log), None)
+            await root.call(ProgramSupervisor.admit, spec, record)
             await record.until_over()
     except ActorDied:
         if not record.is_over:
             raise
     return record.outcome()
+
+
+def _control(run: str, record: Record, log: Log) -> ChildSpec[Actor]:
+    from palmette.agents.programs.control import ProgramControl
+
+    return ChildSpec(actor=ProgramControl, args=(run, record, log), name="control", restart="transient")
+
+
+def _is_simulated() -> bool:
+    return getattr(asyncio.get_running_loop(), "system_class", None) is not None

@@ -8,9 +8,22 @@ from __future__ import annotations
 
 import asyncio
 
-from palmette.agents.harness import ToolEnded
+import msgspec
+
+from palmette.agents.harness import Stop, ToolEnded
 from palmette.agents.programs.recorder import Accepted, Entry, Recorder, Replied, Resulted
 from palmette.agents.transcript import Turn
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """The data of an event ``settled``: what a run of the model came to."""
+
+    text: str | None
+    """The model's last words; ``None`` where it was interrupted or cut short."""
+    stop: Stop
+    reason: str = ""
+    heard: int
+    """Messages that the model had heard by then, from the agent's beginning."""
 
 
 class Talk:
