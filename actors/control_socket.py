@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from abc import abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 
 import msgspec
@@ -50,6 +50,10 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     """Each time that its code held up the event loop, for people to read."""
 
 
+Takeover = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[object, object, None]]
+"""Talks to a peer until one of them has had enough."""
+
+
 class ControlSocket(Actor):
     """Serves the socket ``name`` of this process. See the module's text."""
 
@@ -59,8 +63,11 @@ class ControlSocket(Actor):
         self._server: asyncio.Server | None = None
 
     @abstractmethod
-    async def answer(self, line: bytes) -> msgspec.Struct | AsyncIterator[msgspec.Struct]:
-        """What to say to a request, whatever stands in it (empty where it was too long). Has its own deadlines."""
+    async def answer(self, line: bytes) -> msgspec.Struct | AsyncIterator[msgspec.Struct] | Takeover:
+        """What to say to a request, whatever stands in it (empty where it was too long). Has its own deadlines.
+
+        Several answers end when the peer hangs up. A :data:`Takeover` has the connection for itself.
+        """
 
     async def started(self) -> None:
         path = self._path = socket_path(self._name)
@@ -102,7 +109,10 @@ class ControlSocket(Actor):
             line = b""
         answer = await self.answer(line)
         if isinstance(answer, msgspec.Struct):
-            await _say(writer, answer)
+            await say(writer, answer)
+            return
+        if callable(answer):
+            await answer(reader, writer)
             return
         gone = asyncio.ensure_future(reader.read())  # the peer says no more: this is its end
         telling = asyncio.ensure_future(_tell(writer, answer))
@@ -118,10 +128,11 @@ class ControlSocket(Actor):
 
 async def _tell(writer: asyncio.StreamWriter, answers: AsyncIterator[msgspec.Struct]) -> None:
     async for each in answers:
-        await _say(writer, each)
+        await say(writer, each)
 
 
-async def _say(writer: asyncio.StreamWriter, answer: msgspec.Struct) -> None:
+async def say(writer: asyncio.StreamWriter, answer: msgspec.Struct) -> None:
+    """One line to a peer. Raises TimeoutError where it does not take it, and ConnectionError."""
     async with asyncio.timeout(SECONDS):
         writer.write(msgspec.json.encode(answer) + b"\n")
         await writer.drain()

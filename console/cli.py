@@ -13,6 +13,7 @@ from typing import NoReturn
 import typer
 
 from palmette.console.commands import machines
+from palmette.console.commands.attach import attach
 from palmette.console.commands.call import call
 from palmette.console.commands.demo import demo
 from palmette.console.commands.logs import logs
@@ -22,6 +23,7 @@ from palmette.console.commands.resume import resume
 from palmette.console.commands.run import run
 from palmette.console.commands.runs import runs
 from palmette.console.commands.send import send
+from palmette.console.commands.ssh import ssh
 from palmette.console.commands.status import status
 from palmette.console.commands.stop import stop
 from palmette.console.commands.train import train
@@ -50,6 +52,8 @@ for command, panel in (
     (status, "Look inside a running one"),
     (call, "Look inside a running one"),
     (send, "Look inside a running one"),
+    (attach, "Look inside a running one"),
+    (ssh, "Look inside a running one"),
     (logs, "Look inside a running one"),
     (tree, "Look inside a running one"),
     (why, "Look inside a running one"),

@@ -47,13 +47,13 @@ from palmette.agents.programs.handle import Handle
 from palmette.agents.programs.options import ProgramOptions
 from palmette.agents.programs.recorder import Accepted, Entry, FileRecorder, MemoryRecorder, Recorder, Replied, Resulted
 from palmette.agents.programs.stream import Dropped, Event, EventStream
-from palmette.agents.programs.talk import Answer
+from palmette.agents.programs.talk import AgentAnswer
 
 __all__ = [
     "Accepted",
     "Agent",
+    "AgentAnswer",
     "AgentState",
-    "Answer",
     "Direction",
     "Dropped",
     "Entry",

@@ -14,7 +14,7 @@ from palmette.agents.harness import Harness, HarnessEvent, HarnessFactory, Harne
 from palmette.agents.harness import Turned as TurnedEvent
 from palmette.agents.programs.agent_handle import Agent
 from palmette.agents.programs.errors import HarnessEnded
-from palmette.agents.programs.talk import Answer
+from palmette.agents.programs.talk import AgentAnswer
 from palmette.supervisors import Backoff
 from palmette.supervisors.policy import Directive
 
@@ -111,7 +111,9 @@ class AgentActor(Actor):
                 agent.events.append("tool_ended", event)
             case Settled(answer=answer, stop=stop, reason=reason):
                 agent.set_state("idle")
-                agent.events.append("settled", Answer(text=answer, stop=stop, reason=reason, heard=agent.talk.heard))
+                agent.events.append(
+                    "settled", AgentAnswer(text=answer, stop=stop, reason=reason, heard=agent.talk.heard)
+                )
 
     async def _pass_on(self) -> None:
         harness, agent = self._harness, self._agent

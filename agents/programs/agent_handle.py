@@ -12,7 +12,7 @@ from palmette.agents.programs.errors import NoMachine, ProgramEnded, StreamEnded
 from palmette.agents.programs.log import Log
 from palmette.agents.programs.recorder import Recorder
 from palmette.agents.programs.stream import Event
-from palmette.agents.programs.talk import Answer, Talk
+from palmette.agents.programs.talk import AgentAnswer, Talk
 from palmette.agents.toolbox import TOOL_SECONDS, Toolbox
 from palmette.agents.tools import Tool, tool
 from palmette.agents.transcript import Turn
@@ -52,7 +52,7 @@ class Agent:
     ``turn``        :class:`~palmette.agents.Turn`            the model replied
     ``tool_began``  :class:`~palmette.agents.ToolCall`        a tool was started
     ``tool_ended``  :class:`~palmette.agents.ToolEnded`       a tool has ended
-    ``settled``     :class:`Answer`                           the model has nothing more to do
+    ``settled``     :class:`AgentAnswer`                           the model has nothing more to do
     ``restarting``  why, as text                              it crashed, and its supervisor starts it again
     ``restarted``   ``None``                                  it takes messages again
     ``ended``       why, as text                              the last event
@@ -158,14 +158,16 @@ class Agent:
 
         def settles_it(event: Event) -> bool:
             data = event.data
-            return event.number > place and isinstance(data, Answer) and (data.heard >= number or data.text is None)
+            return (
+                event.number > place and isinstance(data, AgentAnswer) and (data.heard >= number or data.text is None)
+            )
 
         try:
             event = await self.events.wait_for("settled", where=settles_it, timeout=timeout)
         except StreamEnded:
             raise ProgramEnded(self.path, "ended before it answered") from None
         answer = event.data
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, AgentAnswer)
         if answer.text is None:
             raise ProgramEnded(self.path, f"{answer.stop} {answer.reason}".strip())
         return answer.text

@@ -15,16 +15,18 @@ from typing import cast
 import msgspec
 
 from palmette.actors import ActorDied, DeadlineExceeded, PalmetteError, Ref, TreeNode, deadline
-from palmette.actors.control_socket import ControlSocket, Why, why_of
+from palmette.actors.control_socket import ControlSocket, Takeover, Why, why_of
 from palmette.agents.conversation import ToolSchema
 from palmette.agents.errors import AgentError, BadArguments
 from palmette.agents.programs.actor import ProgramActor
 from palmette.agents.programs.agent_handle import Agent
 from palmette.agents.programs.errors import NoEndpoint
-from palmette.agents.programs.log import Line, Log
+from palmette.agents.programs.log import Line, Log, text_of
 from palmette.agents.programs.record import Record
+from palmette.agents.programs.shell import Shell
 from palmette.agents.programs.stream import Dropped
 from palmette.agents.programs.supervisor import ProgramSupervisor
+from palmette.machines import MachineError, TerminalSize
 
 CALL_SECONDS = 600.0
 """The most that an endpoint may take to answer, whatever the caller asks for."""
@@ -47,6 +49,8 @@ class ProgramVerb(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     agent: str = ""
     text: str = ""
     path: str = ""
+    size: TerminalSize = TerminalSize()
+    """Of ``shell``: the terminal's."""
     follow: bool = False
     last: int = 1000
     """Of ``logs``: how many lines of the past."""
@@ -112,7 +116,7 @@ class ProgramControl(ControlSocket):
         self._log = log
         self._since = time.time()
 
-    async def answer(self, line: bytes) -> ProgramReply | AsyncIterator[ProgramReply]:
+    async def answer(self, line: bytes) -> ProgramReply | AsyncIterator[ProgramReply] | Takeover:
         try:
             verb = msgspec.json.decode(line, type=ProgramVerb)
             return await self._do(verb)
@@ -120,10 +124,10 @@ class ProgramControl(ControlSocket):
             return self._reply(error=f"not a request ({error}); {_VERBS}", usage=True)
         except (_Wrong, NoEndpoint, BadArguments) as error:
             return self._reply(error=str(error), usage=True)
-        except (PalmetteError, AgentError) as error:
+        except (PalmetteError, AgentError, MachineError) as error:
             return self._reply(error=str(error))
 
-    async def _do(self, verb: ProgramVerb) -> ProgramReply | AsyncIterator[ProgramReply]:
+    async def _do(self, verb: ProgramVerb) -> ProgramReply | AsyncIterator[ProgramReply] | Takeover:
         match verb.verb:
             case "status":
                 return self._reply(status=await self._status())
@@ -139,6 +143,12 @@ class ProgramControl(ControlSocket):
                 return self._reply(result=_json(agent.path))
             case "logs":
                 return self._lines(verb)
+            case "agent":
+                return self._reply(result=_json(_agent_status(self._agent(verb.agent))))
+            case "attach":
+                return self._conversation(self._agent(verb.agent), verb.last)
+            case "shell":
+                return Shell(self._agent(verb.agent).machine, verb.size, self._reply())
             case "stop":
                 self._root.is_unwanted = True
                 self.system.ref_at("/", ProgramSupervisor).cast(ProgramSupervisor.dismiss, self._root.name)
@@ -224,11 +234,20 @@ class ProgramControl(ControlSocket):
             if event.number >= last and not verb.follow:
                 return
 
+    async def _conversation(self, agent: Agent, last: int) -> AsyncIterator[ProgramReply]:
+        """What an agent hears, says and does, in full."""
+        async for event in agent.events.read(after=max(0, len(agent.events) - last)):
+            if isinstance(event, Dropped):
+                yield ProgramReply(run=self._id, kind="program", dropped=event.count)
+            else:
+                line = Line(time.time(), agent.path, event.type, text_of(event.data))
+                yield ProgramReply(run=self._id, kind="program", line=line)
+
     def _ref(self, record: Record) -> Ref[ProgramActor]:
         return self.system.ref_at(record.path, ProgramActor)
 
 
-_VERBS = "the verbs are status, tree, why, call, send, logs and stop"
+_VERBS = "the verbs are status, tree, why, call, send, agent, attach, shell, logs and stop"
 
 
 def _json(value: object) -> msgspec.Raw:

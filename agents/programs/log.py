@@ -14,7 +14,7 @@ import msgspec
 from palmette.agents.conversation import ToolCall
 from palmette.agents.harness import ToolEnded
 from palmette.agents.programs.stream import CAPACITY, Event, EventStream
-from palmette.agents.programs.talk import Answer
+from palmette.agents.programs.talk import AgentAnswer
 from palmette.agents.transcript import Turn
 
 if TYPE_CHECKING:
@@ -78,19 +78,24 @@ class LoggedStream(EventStream):
 
 
 def _abridged(data: object) -> str:
-    if data is None:
-        return ""
-    match data:
-        case str():
-            text = data
-        case Turn(said=said):
-            text = said.content or ", ".join(f"{call.name}({call.arguments})" for call in said.tool_calls)
-        case ToolCall(name=name, arguments=arguments):
-            text = f"{name}({arguments})"
-        case ToolEnded(call=call, text=result):
-            text = f"{call.name}: {result}"
-        case Answer(text=answer, stop=stop):
-            text = stop if answer is None else answer
-        case _:
-            text = _brief.repr(data)
+    text = text_of(data)
     return text if len(text) <= TEXT else text[: TEXT - 1] + "…"
+
+
+def text_of(data: object) -> str:
+    """An event's data for people."""
+    match data:
+        case None:
+            return ""
+        case str():
+            return data
+        case Turn(said=said):
+            return said.content or ", ".join(f"{call.name}({call.arguments})" for call in said.tool_calls)
+        case ToolCall(name=name, arguments=arguments):
+            return f"{name}({arguments})"
+        case ToolEnded(call=call, text=result):
+            return f"{call.name}: {result}"
+        case AgentAnswer(text=answer, stop=stop):
+            return stop if answer is None else answer
+        case _:
+            return _brief.repr(data)

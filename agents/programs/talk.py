@@ -15,7 +15,7 @@ from palmette.agents.programs.recorder import Accepted, Entry, Recorder, Replied
 from palmette.agents.transcript import Turn
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class AgentAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The data of an event ``settled``: what a run of the model came to."""
 
     text: str | None

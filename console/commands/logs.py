@@ -38,10 +38,10 @@ def logs(
             print(line_of(reply.line), flush=True)
 
 
-def line_of(line: Line) -> str:
-    """For people."""
+def line_of(line: Line, *, most: int = 300) -> str:
+    """For people; at most so many characters of its text."""
     from palmette.console.plain import one_line
 
     clock = time.strftime("%H:%M:%S", time.localtime(line.at))
-    words = (clock, one_line(line.who, 120), one_line(line.type, 60), one_line(line.text, 300))
+    words = (clock, one_line(line.who, 120), one_line(line.type, 60), one_line(line.text, most))
     return "  ".join(words).rstrip()

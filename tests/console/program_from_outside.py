@@ -38,7 +38,7 @@ async def below() -> object:
         """Twice as much."""
         return 2 * x
 
-    await agent("helper", model=Echo())
+    await agent("helper", model=Echo(), image="local")
     return await wait()
 
 

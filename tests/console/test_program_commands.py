@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -132,6 +134,94 @@ def test_logs_are_followed_until_the_program_ends(office: Office) -> None:
         (path,) = list_of(line.sockets / "palmette")
         assert line.json("ls") == []
         assert not path.exists(), "a killed program's socket is swept"
+
+
+def test_attach_shows_what_an_agent_does_and_sends_what_is_typed(office: Office) -> None:
+    line, _ = office
+    attached = subprocess.Popen(
+        [*line.words, "attach", "boss"],
+        env=line.environment, cwd=line.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert attached.stdin is not None
+    assert attached.stdout is not None
+    try:
+        attached.stdin.write("hello from outside\n")
+        attached.stdin.flush()
+        seen = ""
+        while "settled  heard: hello from outside" not in seen:
+            told = attached.stdout.readline()
+            assert told, seen
+            seen += told
+        assert "message  hello from outside" in seen
+        attached.stdin.close()
+        assert attached.wait(30) == 0
+    finally:
+        attached.kill()
+        attached.wait(30)
+        attached.stdout.close()
+    assert "no agent is called 'ghost'" in line.fails("attach", "ghost", code=2)
+
+
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="no tmux")
+def test_ssh_opens_a_shell_on_an_agent_s_machine(office: Office) -> None:
+    line, _ = office
+    assert "needs a terminal" in line.fails("ssh", "below-1/helper", code=2)
+    words = " ".join([*line.words, "ssh", "helper", ";", "echo", "'shell' ended with $?"])
+    tmux = ["tmux", "-S", str(line.folder / "tmux")]
+    subprocess.run(
+        [*tmux, "-f", "/dev/null", "new-session", "-d", "-x", "90", "-y", "30", "sh"],
+        env=line.environment, check=True, timeout=30,
+    )  # fmt: skip
+
+    def screen() -> str:
+        return subprocess.run(
+            [*tmux, "capture-pane", "-p"], capture_output=True, text=True, check=True, timeout=30
+        ).stdout
+
+    def typed(text: str) -> None:
+        subprocess.run([*tmux, "send-keys", text, "Enter"], check=True, timeout=30)
+
+    try:
+        typed(words)
+        until(lambda: any(row.rstrip().endswith(("#", "$")) for row in screen().splitlines()), "the prompt")
+        typed("stty size; echo $((6 * 7)) $PWD")
+        until(lambda: "30 90" in screen() and "42 /" in screen(), "the shell's answer")
+        assert str(line.machines) in screen().replace("\n", "")
+        subprocess.run([*tmux, "resize-window", "-x", "70", "-y", "20"], check=True, timeout=30)
+        typed("clear; stty size; sleep 600")
+        until(lambda: "20 70" in screen(), "the new size")
+        subprocess.run([*tmux, "send-keys", "C-c"], check=True, timeout=30)
+        typed("exit 7")
+        until(lambda: "shell ended with 7" in screen(), "the end")
+    finally:
+        print(screen())  # shown where something of the above fails
+        subprocess.run([*tmux, "kill-server"], check=True, timeout=30)
+
+
+def test_an_agent_without_a_machine_has_no_shell(office: Office) -> None:
+    line, _ = office
+    told = subprocess.run(
+        ["script", "-qec", " ".join([*line.words, "ssh", "boss"]), "/dev/null"],
+        env=line.environment, cwd=line.folder, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert "agent 'boss' has no machine" in told.stdout
+    assert told.returncode == 1
+
+
+def test_a_request_that_makes_no_sense_is_answered_and_hurts_nobody_here(office: Office) -> None:
+    """Failure 10: there anybody on this host could call tools; here only this user gets as far as that."""
+    line, process = office
+    (path,) = list_of(line.sockets / "palmette")
+    for nonsense in (b"", b"{}", b'{"verb": "format"}', b'{"verb": "call", "x": 1}', b"\xff", b"[" * 70_000):
+        with socket.socket(socket.AF_UNIX) as peer:
+            peer.settimeout(10)
+            peer.connect(os.fspath(path))
+            peer.sendall(nonsense + b"\n")
+            with peer.makefile("rb") as file:
+                assert b"the verbs are status" in file.readline()
+    assert process.poll() is None
+    assert line.json("ls")[0]["agents"] == 3
 
 
 def test_stop_ends_a_program_in_order(office: Office) -> None:

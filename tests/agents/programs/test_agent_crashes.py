@@ -12,7 +12,7 @@ from support.worlds import everywhere, turns
 from palmette.actors import DeadlineExceeded
 from palmette.agents import Message, ModelUnavailable, RequestRefused
 from palmette.agents.programs import (
-    Answer,
+    AgentAnswer,
     ProgramEnded,
     ProgramFailed,
     agent,
@@ -160,7 +160,7 @@ async def test_ask_has_a_deadline_and_the_agent_goes_on() -> None:
         with pytest.raises(DeadlineExceeded):
             await solver.ask("go", timeout=2.0)
         event = await solver.events.wait_for("settled")
-        assert isinstance(event.data, Answer)
+        assert isinstance(event.data, AgentAnswer)
         assert event.data.text == "at last"
 
     await main()

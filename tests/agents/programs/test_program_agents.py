@@ -12,7 +12,7 @@ from support.worlds import everywhere, took, turns
 from palmette.agents import Message, ToolFailed
 from palmette.agents.programs import (
     Agent,
-    Answer,
+    AgentAnswer,
     agent,
     current_system,
     done,
@@ -188,7 +188,7 @@ async def test_an_interrupted_agent_stops_its_tools_and_listens_again() -> None:
         assert solver.state == "working"
         await solver.interrupt()
         event = await solver.events.wait_for("settled")
-        assert event.data == Answer(text=None, stop="interrupted", heard=1)
+        assert event.data == AgentAnswer(text=None, stop="interrupted", heard=1)
         assert await solver.ask("are you there?") == "yes?"
         await solver.interrupt()
 
@@ -236,7 +236,7 @@ async def test_a_paused_agent_takes_no_step_until_it_is_resumed() -> None:
         assert client.asked == []
         solver.resume()
         event = await solver.events.wait_for("settled")
-        assert isinstance(event.data, Answer)
+        assert isinstance(event.data, AgentAnswer)
         assert event.data.text == "done"
 
     await main()
