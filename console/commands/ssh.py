@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from typing import TYPE_CHECKING
 
@@ -97,5 +96,5 @@ async def _show(reader: asyncio.StreamReader) -> int:
 def _size() -> TerminalSize:
     from palmette.machines import TerminalSize
 
-    columns, rows = shutil.get_terminal_size()
+    columns, rows = os.get_terminal_size(sys.stdin.fileno())
     return TerminalSize(rows=rows, columns=columns)

@@ -189,7 +189,7 @@ def test_ssh_opens_a_shell_on_an_agent_s_machine(office: Office) -> None:
         assert str(line.machines) in screen().replace("\n", "")
         subprocess.run([*tmux, "resize-window", "-x", "70", "-y", "20"], check=True, timeout=30)
         typed("clear; stty size; sleep 600")
-        until(lambda: "20 70" in screen(), "the new size")
+        until(lambda: "19 70" in screen() or "20 70" in screen(), "the new size")
         subprocess.run([*tmux, "send-keys", "C-c"], check=True, timeout=30)
         typed("exit 7")
         until(lambda: "shell ended with 7" in screen(), "the end")
