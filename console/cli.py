@@ -13,12 +13,19 @@ from typing import NoReturn
 import typer
 
 from palmette.console.commands import cluster, machines, nodes
+from palmette.console.commands.attach import attach
+from palmette.console.commands.call import call
 from palmette.console.commands.demo import demo
+from palmette.console.commands.logs import logs
+from palmette.console.commands.ls import ls
 from palmette.console.commands.node import node
 from palmette.console.commands.report import report
 from palmette.console.commands.resume import resume
 from palmette.console.commands.run import run
 from palmette.console.commands.runs import runs
+from palmette.console.commands.send import send
+from palmette.console.commands.ssh import ssh
+from palmette.console.commands.status import status
 from palmette.console.commands.stop import stop
 from palmette.console.commands.train import train
 from palmette.console.commands.tree import tree
@@ -43,6 +50,13 @@ for command, panel in (
     (resume, "Play"),
     (runs, "Look back"),
     (report, "Look back"),
+    (ls, "Look inside a running one"),
+    (status, "Look inside a running one"),
+    (call, "Look inside a running one"),
+    (send, "Look inside a running one"),
+    (attach, "Look inside a running one"),
+    (ssh, "Look inside a running one"),
+    (logs, "Look inside a running one"),
     (tree, "Look inside a running one"),
     (why, "Look inside a running one"),
     (stop, "Look inside a running one"),

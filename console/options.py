@@ -28,6 +28,21 @@ AnyRunArgument = Annotated[
     str | None, typer.Argument(metavar="[RUN]", help="The run's id; may be left out where only one is being played.")
 ]
 
+ProgramArgument = Annotated[str, typer.Argument(metavar="NAME", help="The program's id, or the beginning of it.")]
+AnyProgramArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[NAME]", help="The program's id, or the beginning of it; none where only one runs."),
+]
+AgentArgument = Annotated[
+    str, typer.Argument(metavar="AGENT", help="Its name, or its address below the program, as pool-1/worker.")
+]
+IdOption = Annotated[
+    str | None,
+    typer.Option(
+        "--id", "-i", metavar="NAME", help="The program's id, or the beginning of it; none where only one runs."
+    ),
+]
+
 
 def journal_url(given: str | None) -> str:
     """The journal's URL; a relative file is meant from here."""

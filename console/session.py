@@ -27,6 +27,7 @@ import msgspec
 
 from palmette.actors import Killed, System
 from palmette.actors.running import run as run_program
+from palmette.actors.runtime_dir import log_path, sweep
 from palmette.benchmarks.errors import JournalError
 from palmette.benchmarks.journal import JournalStore, Run
 from palmette.console import leases
@@ -34,7 +35,6 @@ from palmette.console.control import Control
 from palmette.console.failures import say
 from palmette.console.interrupts import Interrupts
 from palmette.console.painter import Lines, Painter, Screen
-from palmette.console.runtime_dir import log_path, sweep
 from palmette.console.stage import Stage
 from palmette.console.terminal import is_interactive, logging_to, owned_terminal
 from palmette.console.view import View

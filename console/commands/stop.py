@@ -6,9 +6,12 @@ from palmette.console.options import AnyRunArgument
 
 
 def stop(run: AnyRunArgument = None) -> None:
-    """Stop a run that is being played, in order. It can be resumed."""
+    """Stop a run or an agent program that runs right now, in order. A run can be resumed."""
     from palmette.console.control import StopVerb
     from palmette.console.control_client import ask
 
     reply = ask(StopVerb(), run)
-    print(f"run {reply.run} is stopping; `palmette resume {reply.run}` goes on")
+    if reply.kind == "program":
+        print(f"{reply.run} is stopping")
+    else:
+        print(f"run {reply.run} is stopping; `palmette resume {reply.run}` goes on")

@@ -11,7 +11,7 @@ import typer
 from palmette.console.options import JournalOption, JsonOption
 
 if TYPE_CHECKING:
-    from palmette.console.control import Ended, Why
+    from palmette.actors.control_socket import Ended, Why
 
 
 def why(
@@ -45,8 +45,8 @@ def _asked(path: str, run: str | None, journal: str | None) -> Why:
 
 
 def _recorded(path: str, run: str, journal: str | None) -> Why:
+    from palmette.actors.control_socket import Ended, Why
     from palmette.benchmarks.journal import JournalStore
-    from palmette.console.control import Ended, Why
     from palmette.console.options import journal_url
 
     with JournalStore(journal_url(journal), create=False) as store:

@@ -36,7 +36,7 @@ async def test_a_block_is_told_for_the_actor_and_for_those_above_it(capsys: pyte
         system.record_block(RECORD)
         stage = Stage(run="r", work=WORK, journal="", system=system)
         for path, told in (("/pool", True), ("/pool/e1", True), ("/pool/e2", False)):
-            reply = Control(stage)._answer(msgspec.json.encode(WhyVerb(path=path)))  # pyright: ignore[reportPrivateUsage]
+            reply = await Control(stage).answer(msgspec.json.encode(WhyVerb(path=path)))
             assert reply.why is not None
             show(reply.why)
             line = "/pool/e1#2 (Agent) blocked the event loop for 3.2 s in solve: agent.py:31 in solve"

@@ -1,7 +1,7 @@
-"""Where the sockets of running commands are: a directory that only this user can enter.
+"""Where the sockets of running systems are: a directory that only this user can enter.
 
 ``$XDG_RUNTIME_DIR/palmette``, else ``palmette-<uid>`` in the temporary directory. A file's name is
-``<run>.<pid>.sock`` (or ``.log``); what processes left that are gone is swept away by whoever comes next.
+``<name>.<pid>.sock`` (or ``.log``); what processes left that are gone is swept away by whoever comes next.
 """
 
 from __future__ import annotations
@@ -13,24 +13,28 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from palmette.console.failures import Failed
+from palmette.actors.errors import PalmetteError
 
 LONGEST = 107
 """Bytes of a unix socket's path on Linux (``sun_path``, with its final zero)."""
+
+
+class NoPlaceForSockets(PalmetteError):
+    """The directory, or a path in it, cannot be used; the message says what to do."""
 
 
 def runtime_directory() -> Path:
     """The directory, made if need be.
 
     Raises:
-        Failed: it is not ours alone.
+        NoPlaceForSockets: it is not ours alone.
     """
     base = os.environ.get("XDG_RUNTIME_DIR")
     path = Path(base) / "palmette" if base else Path(tempfile.gettempdir()) / f"palmette-{os.geteuid()}"
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = path.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
-        raise Failed(
+        raise NoPlaceForSockets(
             f"{path} must be a directory of yours that nobody else may enter; remove it, or set XDG_RUNTIME_DIR to a "
             "directory of your own"
         )
@@ -38,10 +42,10 @@ def runtime_directory() -> Path:
 
 
 def socket_path(run: str) -> Path:
-    """Where this process serves ``run``. Raises Failed for a path that no socket can have."""
+    """Where this process serves ``run``. Raises NoPlaceForSockets for a path that no socket can have."""
     path = runtime_directory() / f"{run}.{os.getpid()}.sock"
     if len(os.fsencode(path)) > LONGEST:
-        raise Failed(f"{path} is too long for a socket; set XDG_RUNTIME_DIR to a shorter directory")
+        raise NoPlaceForSockets(f"{path} is too long for a socket; set XDG_RUNTIME_DIR to a shorter directory")
     return path
 
 
