@@ -124,7 +124,7 @@ async def measure(settings: Settings) -> list[Line]:
     """The row."""
     calls, casts, size = settings.size(2_000), settings.size(50_000, 100), settings.size(100 << 20, 1 << 20)
     few, some = settings.size(200), settings.size(1_000)
-    count = 1 if settings.small else 5
+    count = 1 if settings.small else 3
     async with AsyncExitStack() as ends:
         open_ends = {kind: await ends.enter_async_context(linked(kind, settings.loop)) for kind in KINDS}
         with ExitStack() as stack:

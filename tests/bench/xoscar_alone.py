@@ -10,6 +10,7 @@ import sys
 import time
 
 import xoscar
+from xoscar.backends.allocate_strategy import ProcessIndex
 
 
 class Echo(xoscar.Actor):
@@ -32,7 +33,7 @@ class Echo(xoscar.Actor):
 async def main() -> None:
     """Serve until the input ends."""
     pool = await xoscar.create_actor_pool("127.0.0.1:0", n_process=1)
-    where = xoscar.ProcessIndex(1)
+    where = ProcessIndex(1)
     echo = await xoscar.create_actor(Echo, address=pool.external_address, allocate_strategy=where)
     sent = 0
     while line := await asyncio.to_thread(sys.stdin.readline):
