@@ -348,7 +348,8 @@ class Link(asyncio.Protocol):
         if self.lost is not None or self._transport is None:
             return
         self._drained = self.system.loop.create_future()
-        self._transport.set_write_buffer_limits(high=0)  # from now on, it resumes when nothing is left
+        # From now on it resumes when nothing is left. With 0 as the high mark, asyncio's TLS would pause at once.
+        self._transport.set_write_buffer_limits(high=1, low=0)
         self._flush()
         await asyncio.wait([self._drained], timeout=timeout)
         if self.lease is not None and self.lost is None:

@@ -123,7 +123,7 @@ async def beside(end: End, size: int) -> float:
 async def measure(settings: Settings) -> list[Line]:
     """The row."""
     calls, casts, size = settings.size(2_000), settings.size(50_000, 100), settings.size(100 << 20, 1 << 20)
-    few, some = settings.size(200), settings.size(1_000)
+    few, some = settings.size(200), settings.size(5_000)
     count = 1 if settings.small else 3
     async with AsyncExitStack() as ends:
         open_ends = {kind: await ends.enter_async_context(linked(kind, settings.loop)) for kind in KINDS}
@@ -131,24 +131,20 @@ async def measure(settings: Settings) -> list[Line]:
             programs = {ALONE: stack.enter_context(thespian())}
             programs |= {name: stack.enter_context(other) for name, other in others().items()}
 
-            async def matter(ours: dict[str, Piece], what: str, units: dict[str, int], most: int) -> Costs:
+            async def beside_others(ours: dict[str, Piece], what: str, units: int) -> Costs:
                 theirs: dict[str, Piece] = {
-                    name: lambda program=program, name=name: program.cost(what, units.get(name, most))
-                    for name, program in programs.items()
+                    name: lambda program=program: program.cost(what, units) for name, program in programs.items()
                 }
                 return await rounds(count, ours | theirs)
 
-            round_trips = await matter(
-                {kind: lambda end=end: call(end, calls) for kind, end in open_ends.items()}, "call", {}, few
+            round_trips = await beside_others(
+                {kind: lambda end=end: call(end, calls) for kind, end in open_ends.items()}, "call", few
             )
-            one_way = await matter(
-                {kind: lambda end=end: cast(end, casts) for kind, end in open_ends.items()},
-                "cast",
-                {ALONE: some},
-                casts,
+            one_way = await beside_others(
+                {kind: lambda end=end: cast(end, casts) for kind, end in open_ends.items()}, "cast", some
             )
-            large = await matter(
-                {kind: lambda end=end: payload(end, size) for kind, end in open_ends.items()}, "payload", {}, size
+            large = await beside_others(
+                {kind: lambda end=end: payload(end, size) for kind, end in open_ends.items()}, "payload", size
             )
         mixed = await rounds(
             count,
