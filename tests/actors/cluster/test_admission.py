@@ -51,7 +51,7 @@ def test_strangers_are_turned_away_for_what_they_are(
     hosts: Hosts, loop: LoopName, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
-        async with opened(hosts.head, Limits(seconds=0.2)) as port:
+        async with opened(hosts.head, Limits(seconds=3.0)) as port:
             for credentials in (
                 Plain(),
                 Plain(hosts.foreign.directory / "host.pem"),

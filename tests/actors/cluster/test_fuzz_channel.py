@@ -321,7 +321,7 @@ def test_who_changes_a_byte_in_the_middle_ends_the_connection_and_adds_nothing(l
                     caller = Caller(server)
                     try:
                         # Where it is a length that was changed, both sides wait for more.
-                        await caller.dial(address, hosts.gpu, 3.0)
+                        await caller.dial(address, hosts.gpu, 10.0)
                     except Unreached:
                         assert tamper.has_struck
                         continue
