@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -116,15 +118,16 @@ class Lease:
     sent, and gives up later than that, so whatever is lost or late between the two, this side goes first.
     """
 
-    __slots__ = ("_lapsed", "_loop", "_seconds", "_timer", "until")
+    __slots__ = ("_lapsed", "_loop", "_seconds", "_stopped", "_timer", "until")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, lapsed: Callable[[], None]) -> None:
         self._loop = loop
         self._seconds = seconds
         self._lapsed = lapsed
         self.until = loop.time() + seconds
-        """On the loop's clock."""
+        """On the loop's clock, which is the monotonic one."""
         self._timer = loop.call_at(self.until, self._look)
+        self._stopped = threading.Event()
 
     def echoed(self, at: float) -> None:
         """The other side has heard the beat that was sent at ``at``."""
@@ -144,3 +147,18 @@ class Lease:
     def stop(self) -> None:
         """No more."""
         self._timer.cancel()
+        self._stopped.set()
+
+    def guard(self, leave: Callable[[], None]) -> None:
+        """Have ``leave`` called by a thread when the lease is over: for a process whose handlers may block its loop.
+
+        Code that keeps Python's lock for that long (few extension modules do) holds up the thread, too.
+        """
+
+        def watch() -> None:
+            while not self._stopped.wait(max(0.0, self.until - time.monotonic())):
+                if time.monotonic() >= self.until:
+                    leave()
+                    return
+
+        threading.Thread(target=watch, name="palmette-lease", daemon=True).start()

@@ -85,7 +85,8 @@ class Link(asyncio.Protocol):
         self._reader = wire.FrameReader(trusting=trusting)
         self._transport: Transport | None = None
         self._pulse: Pulse | None = None
-        self._lease: Lease | None = None
+        self.lease: Lease | None = None
+        """What this side goes by, if it does."""
         self._heard = False
         """Whether something came in since the pulse asked last."""
         self._outbox = Outbox(written)
@@ -118,7 +119,7 @@ class Link(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.lost is not None:
             return  # it was given up, whatever it says now
-        if self._lease is not None and self._lease.is_over():
+        if self.lease is not None and self.lease.is_over():
             return  # we were given up, whatever came before
         self._heard = True
         try:
@@ -204,20 +205,20 @@ class Link(asyncio.Protocol):
             return
         self._pulse = Pulse(self.system.loop, self, heartbeat, may_be_gone)
         if lapsed is not None:
-            self._lease = Lease(self.system.loop, heartbeat.lease, lapsed)
+            self.lease = Lease(self.system.loop, heartbeat.lease, lapsed)
             self.beat()
 
     def beat(self) -> None:
         """For the pulse."""
-        self.write(wire.Beat() if self._lease is None else wire.Beat(at=self.system.loop.time()))
+        self.write(wire.Beat() if self.lease is None else wire.Beat(at=self.system.loop.time()))
 
     def _beaten(self, beat: wire.Beat) -> None:
         if beat.at is not None:
             self.write(wire.Beat(echo=beat.at))
         if beat.echo is None:
             return
-        if self._lease is not None:
-            self._lease.echoed(beat.echo)
+        if self.lease is not None:
+            self.lease.echoed(beat.echo)
         if self._last_word is not None and beat.echo >= self._last_word[0]:
             _resolve(self._last_word[1])
 
@@ -346,8 +347,8 @@ class Link(asyncio.Protocol):
         self.lost = reason
         if self._pulse is not None:
             self._pulse.stop()
-        if self._lease is not None:
-            self._lease.stop()
+        if self.lease is not None:
+            self.lease.stop()
         if self._transport is not None:
             self._transport.abort()
         if self._drained is not None:
@@ -362,7 +363,8 @@ class Link(asyncio.Protocol):
         if self.lost is not None or self._transport is None:
             return
         self._drained = self.system.loop.create_future()
-        self._transport.set_write_buffer_limits(high=0)  # from now on, it resumes when nothing is left
+        # From now on it resumes when nothing is left. With 0 as the high mark, asyncio's TLS would pause at once.
+        self._transport.set_write_buffer_limits(high=1, low=0)
         self._flush()
         await asyncio.wait([self._drained], timeout=timeout)
         if until_heard and self.lost is None:

@@ -361,7 +361,7 @@ class FrameReader:
                     if header > MAX_FRAME:
                         frame = self._piece(body, last=not header & PIECE_MARK)
                     else:
-                        frame = (_decoder if self._trusting else _greeting_decoder).decode(body)
+                        frame = _decode(body, trusting=self._trusting)
                 start = begin + length
                 self._due = (number + 1) % NUMBERS
                 if frame is not None:
@@ -389,4 +389,11 @@ class FrameReader:
             return None
         del self._partial[stream]
         self._partial_size -= len(whole)
-        return _decoder.decode(whole)
+        return _decode(whole, trusting=True)
+
+
+def _decode(body: memoryview | bytearray, *, trusting: bool) -> Frame:
+    try:
+        return (_decoder if trusting else _greeting_decoder).decode(body)
+    except RecursionError:  # exit reasons have causes
+        raise ValueError("a frame that is nested too deeply") from None

@@ -5,6 +5,7 @@ Both are programs that do one thing per line they are sent (``call 1000``), and 
 
 from __future__ import annotations
 
+import importlib.util
 import select
 import shutil
 import subprocess
@@ -62,3 +63,12 @@ def beam() -> Companion | None:
 def thespian() -> Companion:
     """Thespian without palmette: one actor process behind its own message transport."""
     return Companion(sys.executable, "-m", "tests.bench.thespian_alone")
+
+
+def others() -> dict[str, Companion]:
+    """Actor libraries that are measured where they are installed, by name; palmette does not depend on them."""
+    return {
+        name: Companion(sys.executable, "-m", f"tests.bench.{name}_alone")
+        for name in ("xoscar", "ray")
+        if importlib.util.find_spec(name) is not None
+    }

@@ -20,6 +20,7 @@ import msgspec
 from tests.bench import (
     calls,
     episodes,
+    links,
     machines_docker,
     machines_e2b,
     machines_local,
@@ -41,6 +42,7 @@ ROWS: dict[str, Callable[[Settings], Awaitable[list[Line]]]] = {
     "spawning": spawning.measure,
     "restarts": restarts.measure,
     "processes": processes.measure,
+    "links": links.measure,
     "wide": wide.measure,
     "episodes": episodes.measure,
     "local": machines_local.measure,

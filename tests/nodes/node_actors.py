@@ -25,6 +25,7 @@ from palmette.actors import (
     Decline,
     Down,
     Exit,
+    MailboxFull,
     Reason,
     Ref,
     Refused,
@@ -171,9 +172,13 @@ class Worker(Actor):
     @endpoint
     async def flood(self, other: Ref[Worker], megabytes: int) -> None:
         """Cast more at ``other`` than anybody should, slowly enough for the link from here."""
-        for _ in range(megabytes):
-            other.cast(Worker.note, "x" * (1 << 20))
-            await asyncio.sleep(0.005)
+        while megabytes:
+            try:
+                other.cast(Worker.note, "x" * (1 << 20))
+            except MailboxFull:
+                await asyncio.sleep(0.005)
+            else:
+                megabytes -= 1
 
     @endpoint
     async def watch(self, other: Ref[Worker]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -200,3 +201,29 @@ def test_what_a_node_says_last_has_been_heard_when_it_goes() -> None:
         return early, late
 
     assert simulation.run(main).value == (False, True)
+
+
+def test_one_whose_loop_is_blocked_goes_all_the_same() -> None:
+    async def main() -> None:
+        left, late = threading.Event(), list[str]()
+        lease = Lease(asyncio.get_running_loop(), 0.05, lambda: late.append("by the loop"))
+        lease.guard(left.set)
+        assert left.wait(30.0)
+        assert late == []
+        lease.stop()
+
+    asyncio.run(main())
+
+
+def test_the_guard_of_a_lease_that_is_stopped_goes_without_a_word() -> None:
+    async def main() -> None:
+        left, before = threading.Event(), set(threading.enumerate())
+        lease = Lease(asyncio.get_running_loop(), 60.0, left.set)
+        lease.guard(left.set)
+        lease.stop()
+        for thread in set(threading.enumerate()) - before:
+            thread.join(30.0)
+            assert not thread.is_alive()
+        assert not left.is_set()
+
+    asyncio.run(main())
