@@ -47,15 +47,12 @@ class ReactHarness:
     def __init__(self, setup: HarnessSetup, client: ModelClient | None, limits: ReactLimits) -> None:
         self._setup = setup
         self._limits = limits
-        self._own: OpenAIClient | None = None
-        if client is None:
-            if not setup.model:
-                raise ConfigurationError(
-                    f"agent {setup.name!r} has no model; pass model= to agent(), or a harness with a client"
-                )
-            named = parse_model(setup.model)
-            client = self._own = OpenAIClient(named.name, base_url=named.base_url)
+        if client is None and not setup.model:
+            raise ConfigurationError(
+                f"agent {setup.name!r} has no model; pass model= to agent(), or a harness with a client"
+            )
         self._client = client
+        self._own: OpenAIClient | None = None
         self._conversation: list[Message] = []
         self._inbox: list[str] = []
         self._arrived = asyncio.Event()
@@ -64,7 +61,11 @@ class ReactHarness:
         self._turns = len(setup.turns)
 
     async def __aenter__(self) -> Self:
-        self._session: Session = self._client.session(self._setup.session, seed=0)
+        client = self._client
+        if client is None:
+            # In a thread: the SDK takes a second or two to be imported, and more while others do likewise.
+            client = self._own = await asyncio.to_thread(_client_of, self._setup.model)
+        self._session: Session = client.session(self._setup.session, seed=0)
         return self
 
     async def __aexit__(
@@ -213,6 +214,13 @@ class ReactHarness:
             task.cancel()
         if self._working:
             await asyncio.wait(self._working)
+
+
+def _client_of(model: str) -> OpenAIClient:
+    named = parse_model(model)
+    client = OpenAIClient(named.name, base_url=named.base_url)
+    _ = client.sdk.chat.completions.with_raw_response  # loads what the first request would
+    return client
 
 
 class _Run:
