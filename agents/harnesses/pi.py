@@ -1,9 +1,9 @@
 """The harness ``pi``: the pi coding agent in RPC mode, on any machine that has it.
 
-pi (npm: ``@earendil-works/pi-coding-agent``, 0.73 and 0.74 were tried, on Node 20) drives the model with its own tools
-and loop; ours are offered to it by an extension. Its model is behind the recording proxy, so it has no key, and each of
-its calls is a turn with all that the proxy knows of it. Its own retries are off: a call that failed is the harness's
-end with the error that it was, and the agent's supervisor decides.
+pi (npm: ``@earendil-works/pi-coding-agent``; 0.73.1 and 0.74.2 were tried, on Node 20) drives the model with its own
+tools and loop; ours are offered to it by an extension. Its model is behind the recording proxy, so it has no key, and
+each of its calls is a turn with all that the proxy knows of it. Its own retries are off: a call that failed is the
+harness's end with the error that it was, and the agent's supervisor decides.
 
 It has a directory of its own on the machine, below ``.palmette``; sessions, settings and extensions of the machine's
 user are not used. A harness that is made with earlier turns gives pi a session of them, and it goes on from there.

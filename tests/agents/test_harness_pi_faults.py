@@ -127,10 +127,11 @@ async def test_stopping_in_the_middle_of_a_run_leaves_nothing(
     factory: HarnessFactory, machine: LocalMachine, openai_server: OpenAIServer
 ) -> None:
     """Neither of pi's tools, whatever session they are in, nor of ours."""
-    stopped = asyncio.Event()
+    begun, stopped = asyncio.Event(), asyncio.Event()
 
     async def wait() -> None:
         """Wait."""
+        begun.set()
         try:
             await asyncio.Event().wait()
         finally:
@@ -143,6 +144,7 @@ async def test_stopping_in_the_middle_of_a_run_leaves_nothing(
         await run.harness.send("go")
         child = int(await written(machine, "stays"))
         await run.until(lambda event: isinstance(event, ToolBegan) and event.call.name == "wait")
+        await begun.wait()  # which pi's word of it may come before
         assert is_running(child)
         process = pi_process()
     assert stopped.is_set()
