@@ -13,7 +13,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from palmette.actors import starting
 from palmette.actors.actor import Actor
@@ -37,6 +37,9 @@ from palmette.actors.watchdog import watch
 if TYPE_CHECKING:
     from palmette.actors.naming import Naming
     from palmette.actors.nodes import Nodes
+
+
+CONTROL: Final = "/system/control"
 
 
 class System(Addresses, Records):
@@ -77,12 +80,14 @@ class System(Addresses, Records):
         heartbeat: Heartbeat | None = None,
         capabilities: Mapping[str, str] | None = None,
         cluster: str | None = None,
+        control: str | None = None,
     ) -> AsyncGenerator[System]:
         """Start ``tree`` and stop it at the end of the block. ``heartbeat`` says when a silent process node is lost,
         ``capabilities`` what this host offers beyond what can be found: ``{"gpu": "1", "zone": "eu"}`` (see
         :mod:`palmette.actors.cluster.capabilities`; a simulation is told of its hosts elsewhere). ``cluster`` is the
         address of a cluster's head (``HOST:PORT``): its members are then the hosts of such children, and its heartbeat
-        is that of the system.
+        is that of the system. ``control`` is the name by which ``palmette tree``, ``why`` and ``stop`` find the system
+        from another terminal.
 
         Code that was killed is called a zombie after ``kill_grace`` seconds. An actor that holds up the event loop for
         more than ``blocked_after`` seconds is named in a warning (``None``: nobody looks; nor in a simulation); see
@@ -120,6 +125,8 @@ class System(Addresses, Records):
                 await system._join(cluster)
             root = await tree.start(system, system.slots["/"], None)
             root.ended().add_done_callback(root_ended)
+            if control is not None and simulated is None:
+                await system._serve(control)
             yield system
         except asyncio.CancelledError:
             # The same test as in asyncio.timeout: a cancellation from outside counts more than ours.
@@ -164,12 +171,20 @@ class System(Addresses, Records):
         if not self._closing:
             self._rebirth = self.loop.create_task(self._boot_registry())
 
+    async def _serve(self, name: str) -> None:
+        from palmette.actors.system_control import SystemControl
+
+        slot = self.slots[CONTROL] = Slot(CONTROL)
+        await self.start_actor(slot, None, SystemControl, (name,), {}, StartOptions())
+
     async def _shutdown(self, tree: Startable) -> None:
         if self._rebirth is not None:
             await settle([self._rebirth])
         # A supervisor bounds its own children's shutdown, and has all the time that these take.
         seconds = None if tree.shutdown == "infinity" else 0.0 if tree.shutdown == "brutal" else tree.shutdown
         await self._end(self.slots["/"], seconds)
+        if CONTROL in self.slots:
+            await self._end(self.slots[CONTROL], self.kill_grace)
         await self._end(self.slots[REGISTRY], self.kill_grace)
         if self._nodes is not None:
             await self._nodes.close()

@@ -11,7 +11,7 @@ def stop(run: AnyRunArgument = None) -> None:
     from palmette.console.control_client import ask
 
     reply = ask(StopVerb(), run)
-    if reply.kind == "program":
+    if reply.kind in ("program", "system"):
         print(f"{reply.run} is stopping")
     else:
         print(f"run {reply.run} is stopping; `palmette resume {reply.run}` goes on")

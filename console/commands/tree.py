@@ -15,7 +15,7 @@ def tree(
     every: Annotated[bool, typer.Option("--all", "-a", help="Every actor, even where there are hundreds.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Show the supervision tree of a run that is being played right now."""
+    """Show the supervision tree of a run, a program or a system that runs right now."""
     import msgspec
     from rich.console import Console
 
