@@ -85,9 +85,10 @@ class MachineActor(Actor):
         # An actor that is killed does not get to stopping(), but its tasks are cancelled whatever ends it.
         try:
             await self.system.loop.create_future()
-        finally:
+        except asyncio.CancelledError:
             if not self._is_stopping:
                 await self._stop_all()
+            raise
 
     async def _stop_all(self) -> None:
         outcomes = await asyncio.gather(*(one.stop() for one in self._machines.values()), return_exceptions=True)

@@ -92,7 +92,7 @@ def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[Provider]:
     """Machines are its, for this test; and in the end none is left."""
     provider = Provider()
     monkeypatch.setattr(machine_actor, "machine_for", provider.machine)
-    monkeypatch.setattr(fleet, "machine_for", lambda image, owner: None)
+    monkeypatch.setattr(fleet, "machine_for", provider.machine)
     monkeypatch.setattr(fleet, "reap_all", _nothing_to_reap)
     yield provider
     assert not provider.up
