@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from palmette.actors.system import System
 
 _parameters: dict[object, Parameters] = {}
-_results: dict[object, object] = {}
+_results: dict[object, tuple[object, bool]] = {}
+"""What methods return on the wire, and whether that may hold portable values."""
 
 
 class Parameters:
@@ -104,15 +105,29 @@ def decode_arguments(function: Callable[..., object], payload: bytes, system: Sy
     return given
 
 
+def encode_result(endpoint: Callee, value: object) -> bytes:
+    """Encode an endpoint's reply. Raises NodeError."""
+    _, is_carrier = _result_of(endpoint)
+    return encode(carried(value) if is_carrier else value)
+
+
 def decode_result(endpoint: Callee, payload: bytes, system: System) -> object:
     """Decode an endpoint's reply into its declared return type. Raises NodeError if it is of another."""
-    function = endpoint.function
-    if function not in _results:
-        _results[function] = hints_of(function).get("return", object)
+    name, (declared, is_carrier) = endpoint.function.__qualname__, _result_of(endpoint)
     try:
-        return decode(function.__qualname__, payload, _results[function], system)
+        value = decode(name, payload, declared, system)
     except msgspec.DecodeError as error:
-        raise NodeError(f"{function.__qualname__} replied with something else than it declares: {error}") from None
+        raise NodeError(f"{name} replied with something else than it declares: {error}") from None
+    return uncarried(value) if is_carrier else value
+
+
+def _result_of(endpoint: Callee) -> tuple[object, bool]:
+    found = _results.get(endpoint.function)
+    if found is None:
+        hint = hints_of(endpoint.function).get("return", object)
+        declared = carrying(hint)
+        found = _results[endpoint.function] = (declared, declared is not hint)
+    return found
 
 
 def initializer(cls: type) -> Callable[..., object]:

@@ -13,7 +13,7 @@ from palmette.actors.proxy import Direct
 
 if TYPE_CHECKING:
     from palmette.actors.cell import Cell
-    from palmette.actors.cluster.placement import Placed
+    from palmette.actors.cluster.books import Placed
     from palmette.actors.cluster.placer import Placer
     from palmette.actors.node_process import NodeProcess
     from palmette.actors.slot import Slot

@@ -11,6 +11,7 @@ delivered twice. A link that was given up stays so: what the other side says aft
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
@@ -24,6 +25,7 @@ from palmette.actors.heartbeat import Heartbeat, Lease, Pulse
 from palmette.actors.messages import Request
 from palmette.actors.outbox import Outbox
 from palmette.actors.refusals import refusal
+from palmette.actors.window import Window
 
 if TYPE_CHECKING:
     from palmette.actors.serving import Served
@@ -33,7 +35,7 @@ HIGH_WATER: Final = 8 << 20
 """Bytes that may wait in a link before casts are refused. Calls wait with their callers, and are not."""
 BUFFERED: Final = 128 << 10
 """Bytes that the connection may keep before it is given no more: a small frame has to wait for no more than these."""
-PIECES_AT_ONCE: Final = 4
+PIECES_AT_ONCE: Final = 2
 """Pieces of large frames that are written in one turn of the loop."""
 
 
@@ -84,6 +86,7 @@ class Link(asyncio.Protocol):
         self._heard = False
         """Whether something came in since the pulse asked last."""
         self._outbox = Outbox(written)
+        self._window = Window()
         self._flush_is_due = False
         self._paused = False
         """Whether the connection keeps as much as it may."""
@@ -120,6 +123,8 @@ class Link(asyncio.Protocol):
                 self._dispatch(frame)
                 if self.lost is not None:
                     return
+            if pieces := self._reader.new_pieces():
+                self.write(wire.Taken(pieces))
         except wire.OutOfStep as error:
             self.give_up(str(error))
         except ValueError as error:
@@ -171,12 +176,17 @@ class Link(asyncio.Protocol):
         self._flush_is_due = False
         if self._transport is None or self.lost is not None or self._paused:
             return
-        if not self._outbox.is_empty:
-            self._transport.write(self._outbox.take(PIECES_AT_ONCE))
-        if not self._outbox.is_empty:
+        pieces = min(self._window.room(), PIECES_AT_ONCE)
+        if self._outbox.has_small or (pieces and not self._outbox.is_empty):
+            data, cut = self._outbox.take(pieces)
+            if cut:
+                self._window.sent(cut, time.monotonic())
+            self._transport.write(data)
+        if self._outbox.is_empty:
+            if self._drained is not None and not self._transport.get_write_buffer_size():
+                _resolve(self._drained)
+        elif self._window.room():
             self._flush_soon()  # others have a turn between
-        elif self._drained is not None and not self._transport.get_write_buffer_size():
-            _resolve(self._drained)
 
     # --- signs of life -----------------------------------------------------------------------------------------
 
@@ -241,6 +251,9 @@ class Link(asyncio.Protocol):
                     future.set_result(tree)
             case wire.Beat():
                 self._beaten(frame)
+            case wire.Taken(pieces):
+                self._window.taken(pieces, time.monotonic())
+                self._flush_soon()
             case wire.GivenUp(why):
                 self._end(why, Unreachable(self.node, f"it gave up the link: {why}"))
             case _:
@@ -336,18 +349,19 @@ class Link(asyncio.Protocol):
             _resolve(self._last_word[1])
         self._on_lost(self, why)
 
-    async def drain(self, timeout: float) -> None:
-        """Wait until all that was written has left, or the link is lost. With a lease, until the other side has it:
-        between hosts, what has left this process's buffers may be lost with the process."""
+    async def drain(self, timeout: float, *, until_heard: bool = False) -> None:
+        """Wait until all that was written has left, or the link is lost; or ``until_heard`` by the other side: between
+        hosts, what has left this process's buffers may be lost with the process."""
         if self.lost is not None or self._transport is None:
             return
         self._drained = self.system.loop.create_future()
         self._transport.set_write_buffer_limits(high=0)  # from now on, it resumes when nothing is left
         self._flush()
         await asyncio.wait([self._drained], timeout=timeout)
-        if self._lease is not None and self.lost is None:
-            self._last_word = (self.system.loop.time(), self.system.loop.create_future())
-            self.beat()
+        if until_heard and self.lost is None:
+            now = self.system.loop.time()
+            self._last_word = (now, self.system.loop.create_future())
+            self.write(wire.Beat(at=now))
             await asyncio.wait([self._last_word[1]], timeout=timeout)
 
     def release(self, reason: Reason) -> None:

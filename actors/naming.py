@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from palmette.actors.errors import NameTaken
 from palmette.actors.exits import NoProcess, Normal, Reason
 from palmette.actors.messages import Request
-from palmette.actors.name_frames import Claim, Claimed, Holder, Lost, NameFrame, Named, Presence, Unnamed
+from palmette.actors.name_frames import Claim, Claimed, Holder, Lost, Named, NameFrame, Presence, Unnamed
 from palmette.actors.proxy import Direct, Inner
 from palmette.actors.ref import Ref
 
@@ -111,10 +111,10 @@ class Naming:
 
     def owner_is(self, slot: Slot, presence: Presence, reason: Reason) -> None:
         """For the table."""
-        if self.upstream is not None:
+        if self.upstream is not None and slot.path != self.system.own_path:
             if self._is_ours(slot) and (self.table.has_names(slot.path) or slot.path in self._noted):
                 self._report(slot.path, presence, reason)
-        elif presence != "free":
+        elif presence != "free":  # also of a node's own actor, of which the authority does not tell the node itself
             for name in self.table.names_of(slot.path):
                 self._push(Named(name, slot.path, presence == "up"), but=slot.path)
 

@@ -27,7 +27,9 @@ import msgspec
 from thespian.actors import Actor as ThespianActor
 
 from palmette.actors import hosting, wire
+from palmette.actors.cluster.output import connect_output
 from palmette.actors.collector import tune_collector
+from palmette.actors.fingerprint import this_build
 from palmette.actors.node_life import NodeLife, NodeSystem
 from palmette.actors.node_logging import forward_logging
 
@@ -47,6 +49,8 @@ class NodeActor(ThespianActor):
         try:
             order = msgspec.json.decode(msg, type=wire.Order)
             os.environ.update(order.environment)
+            if order.output:
+                connect_output(order.output, order.node, order.token)
             _settle_in()
             connection = _introduce(order)
             self.send(sender, IS_UP + str(os.getpid()).encode())
@@ -65,7 +69,7 @@ def _introduce(order: wire.Order) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(CONNECT_SECONDS)
     connection.connect(order.socket)
-    connection.sendall(b"".join(wire.encode_frame(wire.Hello(order.node, order.token, os.getpid()), 0)))
+    connection.sendall(b"".join(wire.encode_frame(wire.Hello(order.node, order.token, os.getpid(), this_build()), 0)))
     return connection
 
 
@@ -94,6 +98,7 @@ class Node(NodeLife):
             self.system = NodeSystem(name=order.node)
             self.system.heartbeat = order.heartbeat
             if order.address:
+                self.far = True
                 transports = [await self._watch_launcher(connection), await self._call_program(order)]
             else:
                 loop = self.system.loop

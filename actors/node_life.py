@@ -16,6 +16,7 @@ from palmette.actors.cluster.placer import Placer, part_of
 from palmette.actors.codec import class_named
 from palmette.actors.errors import StartFailed
 from palmette.actors.exits import reason_of
+from palmette.actors.fingerprint import check_interface
 from palmette.actors.introspection import ExitRecord
 from palmette.actors.link import Link
 from palmette.actors.naming import FarRegistry
@@ -58,6 +59,8 @@ class NodeLife(ABC):
     system: NodeSystem
     """Made by the subclass, on the node's own loop."""
     link: Link
+    far = False
+    """Whether the program is on another host."""
 
     def __init__(self) -> None:
         self.early: list[wire.Frame] | None = None
@@ -120,6 +123,7 @@ class NodeLife(ABC):
         self.move_in()
         try:
             cls = class_named(order.actor, Actor)
+            check_interface(cls, order.interface)
             kwargs = decode_arguments(initializer(cls), order.arguments, system)
             cell = await system.start_actor(slot, None, cls, (), kwargs, order.options)
         except StartFailed as failed:
@@ -129,6 +133,6 @@ class NodeLife(ABC):
         else:
             self.link.write(wire.Started(order.path))
             self.link.write(wire.Ended(order.path, await cell.ended()))
-        await self.link.drain(LAST_WORDS_SECONDS)
+        await self.link.drain(LAST_WORDS_SECONDS, until_heard=self.far)
         self.last_acts()
         self.leave()

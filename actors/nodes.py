@@ -20,12 +20,13 @@ import msgspec
 from palmette.actors import wire
 from palmette.actors.actor import Actor
 from palmette.actors.arguments import encode_arguments, initializer
+from palmette.actors.cluster.books import Placed
 from palmette.actors.cluster.needs import Needs
-from palmette.actors.cluster.placement import Placed
 from palmette.actors.codec import name_of
 from palmette.actors.ending import settle
 from palmette.actors.errors import NodeError, Refused, StartFailed
 from palmette.actors.exits import Killed, reason_of
+from palmette.actors.fingerprint import check_build, interface_of
 from palmette.actors.hosted import Hosted
 from palmette.actors.housing import Directory, Host
 from palmette.actors.link import Link
@@ -117,6 +118,7 @@ class Nodes:
         try:
             actor = name_of(cls)
             arguments = encode_arguments(initializer(cls), args, kwargs)
+            interface = interface_of(cls)
         except (NodeError, Refused) as error:
             raise StartFailed(slot.path, reason_of(error)) from None
         slot.incarnation += 1
@@ -139,7 +141,8 @@ class Nodes:
         assert starting is not None
         link.keep_alive(self.system.heartbeat, process.may_be_gone)
         names = self.system.naming.follow(link, slot.path)
-        link.write(wire.StartActor(slot.path, slot.incarnation, actor, arguments, options, slot.dynamic, names))
+        number, dynamic = slot.incarnation, slot.dynamic
+        link.write(wire.StartActor(slot.path, number, actor, arguments, options, dynamic, names, interface))
         try:
             done, _ = await asyncio.wait([starting], timeout=options.start_timeout)
             if not done:
@@ -279,6 +282,12 @@ class Nodes:
             expected.arrived.set_exception(NodeError("its process ended before it had called back; see its stderr"))
             link.fail("it has said what it had to say")
         else:
+            try:
+                check_build(frame.build)
+            except NodeError as error:
+                expected.arrived.set_exception(error)
+                link.fail(str(error))
+                return
             self._strangers.pop(link).cancel()
             link.trust(frame.node, frame.pid)
             expected.arrived.set_result(link)

@@ -15,15 +15,18 @@ from collections import deque
 from typing import Final
 
 from palmette.actors import wire
+from palmette.actors.name_frames import NameFrame
 
 LARGE: Final = 64 << 10
 """Bytes from which on a frame goes in pieces."""
-PIECE: Final = 64 << 10
+PIECE: Final = 32 << 10
 """Bytes of a piece."""
 
 _NEWS_OF_AN_END: Final = (wire.Fell, wire.Ended, wire.NotStarted, wire.ExitSignal)
 _WITH_ID: Final = (wire.Reply, wire.CallFailed, wire.TreeIs)
-_FOR_THE_LINK: Final = (wire.Beat, wire.GivenUp, wire.Exited, wire.Logged, wire.Started, wire.Hello, wire.Stillborn)
+_FOR_THE_LINK: Final = (
+    wire.Beat, wire.Taken, wire.GivenUp, wire.Exited, wire.Logged, wire.Started, *wire.GREETINGS,
+)  # fmt: skip
 
 
 class _Waiting:
@@ -76,6 +79,8 @@ class Outbox:
             self._queue(frame.id, waiting)
         elif isinstance(frame, _FOR_THE_LINK):
             self._queue(type(frame), waiting)
+        elif isinstance(frame, NameFrame):
+            self._queue(NameFrame, waiting)  # one after the other, whatever they are about
         elif isinstance(frame, wire.StartActor) or wire.StartActor in self._lanes:
             self._queue(wire.StartActor, waiting)  # before the actor is there, nobody below it gets anything
         else:
@@ -105,15 +110,21 @@ class Outbox:
         """Whether there is nothing to be taken."""
         return not self._ready and not self._lanes
 
-    def take(self, pieces: int) -> bytes:
-        """All small frames that may go, and up to ``pieces`` pieces of large ones."""
-        while pieces and self._lanes:
+    @property
+    def has_small(self) -> bool:
+        """Whether there is something that is not a piece."""
+        return bool(self._ready)
+
+    def take(self, pieces: int) -> tuple[bytes, int]:
+        """All small frames that may go, and up to ``pieces`` pieces of large ones; and how many pieces these are."""
+        cut = 0
+        while cut < pieces and self._lanes:
             self._cut(self._next_lane())
-            pieces -= 1
+            cut += 1
         ready, self._ready = self._ready, []
         self.size -= self._ready_size
         self._ready_size = 0
-        return b"".join(ready)
+        return b"".join(ready), cut
 
     def _next_lane(self) -> object:
         """Whose turn it is. What is begun stays below MAX_FRAME in all; one that must wait for that is not passed."""

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from palmette.actors import wire
-from palmette.actors.arguments import decode_arguments
+from palmette.actors.arguments import decode_arguments, encode_result
 from palmette.actors.cell import Cell
-from palmette.actors.codec import decode_message, encode
+from palmette.actors.codec import decode_message
 from palmette.actors.errors import ActorDied, NodeError, Refused
 from palmette.actors.exits import NoProcess, Reason
 from palmette.actors.expiry import expire
@@ -216,7 +216,7 @@ def _promise(
         error = done.exception()
         if error is None:
             try:
-                link.write(wire.Reply(frame.id, encode(done.result())))
+                link.write(wire.Reply(frame.id, encode_result(endpoint, done.result())))
                 return
             except NodeError as cannot:
                 error = NodeError(f"{frame.path}: the result of {endpoint.function.__qualname__}: {cannot}")

@@ -16,8 +16,8 @@ import msgspec
 
 from palmette.actors import ending
 from palmette.actors.actor import Actor
+from palmette.actors.cluster.books import Placed
 from palmette.actors.cluster.needs import Needs
-from palmette.actors.cluster.placement import Placed
 from palmette.actors.eager import Done, first_step
 from palmette.actors.errors import Decline, StartFailed
 from palmette.actors.exits import Declined, Killed, Shutdown, reason_of

@@ -20,6 +20,7 @@ from typing import Final, Literal
 import msgspec
 
 from palmette.actors.exits import Reason
+from palmette.actors.fingerprint import Build
 from palmette.actors.heartbeat import Heartbeat
 from palmette.actors.introspection import ExitRecord, TreeNode
 from palmette.actors.name_frames import NameFrame
@@ -61,17 +62,20 @@ class Order(msgspec.Struct, frozen=True):
     """``HOST:PORT`` of the program, if that is on another host. The node talks to it over TLS, and says hello twice."""
     credentials: str = ""
     """The directory with the certificates for that."""
+    output: str = ""
+    """The unix socket of who reads what the node prints; see :mod:`palmette.actors.cluster.output`."""
 
     def __repr__(self) -> str:
         return f"<order for {self.node}>"  # the token is nobody's business
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello"):
-    """A node's first frame."""
+    """A node's first frame. Never to be changed but at its end: it is how other versions are told from this one."""
 
     node: str
     token: str
     pid: int
+    build: Build | None = None
 
     def __repr__(self) -> str:
         return f"<hello from {self.node}>"
@@ -107,6 +111,8 @@ class StartActor(msgspec.Struct, frozen=True, array_like=True, tag="start"):
     """Whether a dynamic supervisor is above it, so that names below it are not registered by themselves."""
     names: list[tuple[str, str, bool]] = []
     """Who is called what, and whether somebody lives there; later changes follow as frames."""
+    interface: dict[str, str] = {}
+    """What the class is like, as the program knows it; see :mod:`palmette.actors.fingerprint`."""
 
 
 class Started(msgspec.Struct, frozen=True, array_like=True, tag="started"):
@@ -242,6 +248,12 @@ class Beat(msgspec.Struct, frozen=True, array_like=True, tag="beat"):
     echo: float | None = None
 
 
+class Taken(msgspec.Struct, frozen=True, array_like=True, tag="taken"):
+    """So many pieces of large frames have been taken in since the last of these."""
+
+    pieces: int
+
+
 class GivenUp(msgspec.Struct, frozen=True, array_like=True, tag="given_up"):
     """The last frame of a side that does not trust the link any more."""
 
@@ -258,9 +270,10 @@ class Logged(msgspec.Struct, frozen=True, array_like=True, tag="logged"):
 
 
 Greeting = Hello | Stillborn | Enter
+GREETINGS: Final = (Hello, Stillborn, Enter)
 Frame = (
     Greeting | StartActor | Started | NotStarted | Ended | Call | Reply | CallFailed | Cast | Send | Monitor | Fell
-    | Tie | Untie | ExitSignal | Stop | Kill | AskTree | TreeIs | Exited | Logged | Beat | GivenUp | NameFrame
+    | Tie | Untie | ExitSignal | Stop | Kill | AskTree | TreeIs | Exited | Logged | Beat | Taken | GivenUp | NameFrame
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()
@@ -303,6 +316,7 @@ class FrameReader:
         self._partial: dict[int, bytearray] = {}
         """What has come of large frames."""
         self._partial_size = 0
+        self._pieces = 0
 
     def trust(self) -> None:
         """Take all kinds of frames from the next one on."""
@@ -342,6 +356,11 @@ class FrameReader:
         finally:
             del buffer[:start]
 
+    def new_pieces(self) -> int:
+        """How many pieces have come since this was asked last."""
+        pieces, self._pieces = self._pieces, 0
+        return pieces
+
     def _piece(self, body: memoryview, *, last: bool) -> Frame | None:
         """Take a piece of a large frame; the frame, if it was the last."""
         if len(body) <= STREAM.size:
@@ -350,6 +369,7 @@ class FrameReader:
         self._partial_size += len(body) - STREAM.size
         if self._partial_size > MAX_FRAME:
             raise ValueError(f"more than {MAX_FRAME} bytes in pieces")
+        self._pieces += 1
         whole = self._partial.setdefault(stream, bytearray())
         whole += body[STREAM.size :]
         if not last:

@@ -22,6 +22,7 @@ from palmette.console.commands.runs import runs
 from palmette.console.commands.stop import stop
 from palmette.console.commands.train import train
 from palmette.console.commands.tree import tree
+from palmette.console.commands.up import up
 from palmette.console.commands.version import version
 from palmette.console.commands.why import why
 from palmette.console.failures import exit_codes
@@ -46,6 +47,7 @@ for command, panel in (
     (why, "Look inside a running one"),
     (stop, "Look inside a running one"),
     (node, "Several hosts"),
+    (up, "Several hosts"),
     (version, "Other"),
 ):
     app.command(rich_help_panel=panel)(command)

@@ -13,12 +13,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from palmette.actors import Actor, Ref, System, endpoint
+    from palmette.actors import Actor, Ref, System, endpoint, needs
     from palmette.supervisors import Backoff, DynamicSupervisor, Supervisor, child
 
 __version__ = "0.1.0"
 
-__all__ = ["Actor", "Backoff", "DynamicSupervisor", "Ref", "Supervisor", "System", "child", "endpoint"]
+__all__ = ["Actor", "Backoff", "DynamicSupervisor", "Ref", "Supervisor", "System", "child", "endpoint", "needs"]
 
 _HOMES = {
     "Actor": "palmette.actors",
@@ -29,6 +29,7 @@ _HOMES = {
     "System": "palmette.actors",
     "child": "palmette.supervisors",
     "endpoint": "palmette.actors",
+    "needs": "palmette.actors",
 }
 
 

@@ -340,7 +340,12 @@ class Restarter(Actor, ABC):
 
     @endpoint
     async def get_childspec(self, name: str) -> ChildSpec[Actor]:
-        """What a child is started from, defaults included; for callers in this process. Raises NoSuchChild."""
+        """What a child is started from, defaults included. From another process all its arguments come by name.
+
+        Raises:
+            NoSuchChild: there is none of that name.
+            NodeError: asked from another process, to which an argument cannot cross.
+        """
         return self._member(name).spec
 
     def counts(self) -> ChildCounts:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import secrets
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -86,6 +85,8 @@ class Head(Actor):
         """Each with the address that it listens at."""
         self._accounts = Accounts()
         self._leases: dict[str, Lease] = {}
+        self._placing: set[str] = set()
+        """Leases that are asked for."""
         self._waiting: dict[asyncio.Future[None], str] = {}
         """Placements that nothing is free for, first come first served, with what they wait for."""
 
@@ -131,6 +132,8 @@ class Head(Actor):
         if program not in self._programs:
             _log.info("program %s is here, at %s", program, address)
         self._programs[program] = (self._peer("program", program, None), address)
+        mine = {lease.id for lease in held}
+        self._release([id for id, lease in self._leases.items() if lease.program == program and id not in mine])
         for lease in held:
             member = self._members.get(lease.member)
             if member is None or member.card.incarnation == lease.placed.incarnation:
@@ -208,21 +211,22 @@ class Head(Actor):
     # --- places ----------------------------------------------------------------------------------------------------
 
     @endpoint
-    async def place(self, program: str, path: str, needs: Needs) -> Lease | Denied:
-        """A place for the child at ``path``, reserved until it is released. Waits up to ``needs.wait`` seconds."""
-        return self.answer_later(self._place(program, path, needs))
+    async def place(self, id: str, program: str, path: str, needs: Needs) -> Lease | Denied:
+        """A place for the child at ``path``, reserved until ``id`` is released. Waits up to ``needs.wait`` seconds."""
+        self._placing.add(id)
+        return self.answer_later(self._place(id, program, path, needs))
 
-    async def _place(self, program: str, path: str, needs: Needs) -> Lease | Denied:
+    async def _place(self, id: str, program: str, path: str, needs: Needs) -> Lease | Denied:
         until = self.system.loop.time() + needs.wait
-        id = secrets.token_hex(8)
         try:
-            while True:
+            while id in self._placing:
                 found = self._find(id, needs)
                 if isinstance(found, Placed):
                     self._leases[id] = lease = Lease(found, program, path, needs)
                     if await self._introduce(self._members[found.node], program):
                         return lease
-                    self._release([id])
+                    self._leases.pop(id, None)
+                    self._accounts.release(id)
                     continue
                 if self.system.loop.time() >= until:
                     self._accounts.release(id)
@@ -237,8 +241,10 @@ class Head(Actor):
             return Denied(str(error), for_ever=True)
         except BaseException:
             self._release([id])
-            self._accounts.release(id)  # its place in the line
             raise
+        finally:
+            self._placing.discard(id)
+        return Denied("it is not wanted any more", for_ever=False)
 
     def _find(self, id: str, needs: Needs) -> Placed | Waiting:
         try:
@@ -266,17 +272,20 @@ class Head(Actor):
             if self._members.get(member.card.name) is member:
                 self._lose(member)
             return False
+        except DeadlineExceeded:
+            raise Refused(f"member {member.card.name} does not answer") from None
         return True
 
     @endpoint
     async def release(self, lease: str) -> None:
-        """A place is free again: nothing runs there any more."""
+        """A place is free again: nothing runs there any more. One that is still looked for is looked for no more."""
         self._release([lease])
 
     def _release(self, leases: Iterable[str]) -> None:
         for id in leases:
-            if self._leases.pop(id, None) is not None:
-                self._accounts.release(id)
+            self._leases.pop(id, None)
+            self._placing.discard(id)
+            self._accounts.release(id)  # or its place in the line
         self._look_again()
 
     def _look_again(self) -> None:

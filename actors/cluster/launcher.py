@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
@@ -20,6 +21,7 @@ from palmette.actors import wire
 from palmette.actors.actor import Actor
 from palmette.actors.cluster.channel import Address
 from palmette.actors.cluster.credentials import Credentials
+from palmette.actors.cluster.output import Line, OutputReaders
 from palmette.actors.cluster.peers import Peer, connect
 from palmette.actors.cluster.records import PROGRAM, Launch, Lease, Running
 from palmette.actors.endpoints import endpoint
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 _log: Final = logging.getLogger(__name__)
 
+LAST_WORDS_SECONDS: Final = 10.0
 BOOT_SECONDS: Final = 60.0
 """For a new process to call here."""
 
@@ -56,16 +59,21 @@ class Launcher(Actor):
         self._member = member
         self._nodes: dict[str, _Node] = {}
         self._lifelines: dict[str, Peer] = {}
+        self._calling: dict[str, asyncio.Lock] = {}
         self._host: Host | None = None
         self._hosts: dict[Host, None] = {}
         self._opening: asyncio.Lock = asyncio.Lock()
         self._directory: Directory | None = None
         self._server: asyncio.Server | None = None
         self._credentials: Credentials | None = None
+        self._output = OutputReaders(self._printed)
+        self._printing: dict[str, _Node] = {}
+        """Those whose output is still read."""
 
     async def started(self) -> None:
         self._credentials = await asyncio.to_thread(Credentials.load, Path(self._member.credentials))
         self._directory = await asyncio.to_thread(Directory)
+        await self._output.open(self._output_path)
         socket = str(self._directory.socket)
         self._server = await asyncio.get_running_loop().create_unix_server(lambda: _Doorbell(self), socket)
 
@@ -76,6 +84,7 @@ class Launcher(Actor):
             lifeline.close()
         if self._server is not None:
             self._server.close()
+        await self._output.close()
         if self._directory is not None:
             await asyncio.to_thread(self._directory.remove)
 
@@ -96,20 +105,26 @@ class Launcher(Actor):
         Raises:
             Refused: it does not answer.
         """
-        if program not in self._lifelines:
+        return self.answer_later(self._attend(program, Address.parse(address)))
+
+    async def _attend(self, program: str, address: Address) -> None:
+        async with self._calling.setdefault(program, asyncio.Lock()):
+            if program in self._lifelines:
+                return
             assert self._credentials is not None
             who = wire.Enter("lifeline", self._member.name, self._member.incarnation)
+            cut = partial(self._cut, program)
             try:
-                to = Address.parse(address)
-                peer = await connect(self.system, to, self._credentials, who, lambda why: self._cut(program, why))
+                peer = await connect(self.system, address, self._credentials, who, cut, lease=True)
             except OSError as error:
-                raise Refused(f"member {self._member.name} cannot reach the program at {address}: {error}") from None
+                raise Refused(f"member {self._member.name} cannot reach the program: {error}") from None
             self._lifelines[program] = peer
 
     def _cut(self, program: str, why: str) -> None:
         """A lifeline is lost."""
         _log.info("program %s is gone (%s); %d processes of it are killed", program, why, len(self._of(program)))
         self._lifelines.pop(program, None)
+        self._calling.pop(program, None)
         for node in self._of(program):
             self._kill(node)
 
@@ -144,10 +159,13 @@ class Launcher(Actor):
         order = msgspec.structs.replace(
             order,
             socket=str(self._directory.socket),
+            output=str(self._output_path),
             credentials=self._member.credentials,
             environment=lease.placed.environment,
         )
         self._nodes[order.node] = node = _Node(order, lease)
+        self._printing[order.node] = node
+        self._output.expect(order.node, order.token)
         _log.info("starts a process for %s of %s", lease.path, lease.program)
         self.start_task(self._start(node), tag="launch")
 
@@ -204,11 +222,28 @@ class Launcher(Actor):
                 node.process.kill()
         return True
 
+    @property
+    def _output_path(self) -> Path:
+        assert self._directory is not None
+        return self._directory.path / "output"
+
+    def _printed(self, name: str, lines: list[Line]) -> None:
+        """What a node's process has printed goes to its program; here it is only said where nobody listens."""
+        from palmette.actors.cluster.program import Cluster
+
+        node = self._printing.get(name)
+        lifeline = None if node is None else self._lifelines.get(node.lease.program)
+        if node is not None and lifeline is not None and not lifeline.link.is_congested():
+            lifeline.ref(PROGRAM, Cluster).cast(Cluster.printed, node.lease.path, node.pid, lines)
+
     def _over(self, node: _Node, why: str) -> None:
         from palmette.actors.cluster.program import Cluster
 
         if self._nodes.pop(node.order.node, None) is None:
             return
+        self._output.forget(node.order.node)
+        # Its last words may still be on the way.
+        self.system.loop.call_later(LAST_WORDS_SECONDS, self._printing.pop, node.order.node, None)
         _log.info("%s of %s: %s", node.lease.path, node.lease.program, why)
         if node.process is not None:
             node.process.kill()  # what it has left behind in its group

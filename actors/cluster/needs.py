@@ -54,7 +54,8 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
             raise BadNeeds("gpu_memory and share are about GPUs; say how many: gpu=1")
         if self.share is not None and not _LEAST_SHARE <= self.share <= 1:
             raise BadNeeds(f"share is the part of each GPU, from {_LEAST_SHARE} to 1, not {self.share!r}")
-        for name, value in self.counted(all_of_them=True):
+        quantities = {"cpus": self.cpus, "memory": self.memory, "gpu_memory": self.gpu_memory, **self.resources}
+        for name, value in quantities.items():
             if not (math.isfinite(value) and value >= 0):
                 raise BadNeeds(f"{name} is a number from 0 on, not {value!r}")
         for name in (*self.labels, *self.resources):
@@ -66,12 +67,14 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
         if self.node is not None and self.node in self.avoid:
             raise BadNeeds(f"node={self.node!r} is also among those to avoid; it cannot be both")
 
-    def counted(self, *, all_of_them: bool = False) -> Iterable[tuple[str, float]]:
-        """What is taken of a host's quantities, GPUs aside, by name; nothing that is 0, unless all is asked for."""
-        quantities = {"cpus": self.cpus, "memory": float(self.memory), **self.resources}
-        if all_of_them:
-            quantities["gpu_memory"] = float(self.gpu_memory)
-        return [(name, value) for name, value in quantities.items() if value or all_of_them]
+    def counted(self) -> list[tuple[str, float]]:
+        """What is taken of a host's quantities, GPUs aside, by name; nothing that is 0."""
+        counted = [(name, value) for name, value in self.resources.items() if value]
+        if self.memory:
+            counted.insert(0, ("memory", self.memory))
+        if self.cpus:
+            counted.insert(0, ("cpus", self.cpus))
+        return counted
 
     def __str__(self) -> str:
         """As it would be written: ``gpu=1, memory=40GiB, zone=eu``."""

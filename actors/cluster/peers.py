@@ -114,9 +114,16 @@ class Door:
 
 
 async def connect(
-    system: System, address: Address, credentials: Credentials, who: wire.Enter, gone: Callable[[str], None]
+    system: System,
+    address: Address,
+    credentials: Credentials,
+    who: wire.Enter,
+    gone: Callable[[str], None],
+    *,
+    lease: bool = False,
 ) -> Peer:
-    """Connect to the system that listens at ``address``. ``gone`` is called once when the connection is lost.
+    """Connect to the system that listens at ``address``. ``gone`` is called once when the connection is lost, and
+    with a ``lease`` no later than the other side gives it up.
 
     Raises:
         OSError: nobody answers there, or not with a certificate of this cluster.
@@ -135,7 +142,8 @@ async def connect(
     await dial(address, lambda: link, credentials, DIAL_SECONDS)
     link.trust(str(address), 0)
     link.write(who)
-    link.keep_alive(system.heartbeat, may_be_gone)
+    lapsed = (lambda: link.give_up("its lease is over")) if lease else None
+    link.keep_alive(system.heartbeat, may_be_gone, lapsed)
     return Peer(system, link, wire.Enter(who.role, str(address), 0))
 
 

@@ -14,9 +14,10 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
+from palmette.actors.cluster.books import Placed
 from palmette.actors.cluster.capabilities import Capabilities, Gpu, discover
 from palmette.actors.cluster.needs import Needs
-from palmette.actors.cluster.placement import Accounts, Placed, Unsatisfiable
+from palmette.actors.cluster.placement import Accounts, Unsatisfiable
 from palmette.actors.errors import NodeError
 
 logger: Final = logging.getLogger("palmette.placement")

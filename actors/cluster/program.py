@@ -21,6 +21,7 @@ from palmette.actors.cluster.errors import HeadLost, Unreached
 from palmette.actors.cluster.far_host import FarHost
 from palmette.actors.cluster.head import Head
 from palmette.actors.cluster.needs import Needs
+from palmette.actors.cluster.output import Line, log_output
 from palmette.actors.cluster.peers import Peer, connect, may_be_gone
 from palmette.actors.cluster.placement import Placed, Unsatisfiable
 from palmette.actors.cluster.placer import NoPlace
@@ -75,11 +76,11 @@ class Cluster(Actor):
         self._cell.stop(Shutdown(f"the head at {self._nodes.head} is lost: {why}"))
 
     @endpoint
-    async def place(self, path: str, needs: Needs) -> Lease | Denied:
+    async def place(self, id: str, path: str, needs: Needs) -> Lease | Denied:
         """Ask the head for a place."""
         assert self._head is not None
         head = self._head.ref(HEAD, Head)
-        return self.answer_later(head.call(Head.place, self._nodes.program, path, needs))
+        return self.answer_later(head.call(Head.place, id, self._nodes.program, path, needs))
 
     @endpoint
     async def release(self, lease: str) -> None:
@@ -91,6 +92,11 @@ class Cluster(Actor):
     async def gone(self, node: str, why: str) -> None:
         """From a member: a process has ended, or could not be started."""
         self._nodes.gone(node, why)
+
+    @endpoint
+    async def printed(self, path: str, pid: int, lines: list[Line]) -> None:
+        """From a member: what a process has printed."""
+        log_output(path, pid, lines)
 
     @endpoint
     async def move(self, lease: Lease) -> None:
@@ -168,15 +174,21 @@ class ClusterNodes(Nodes):
     async def place(self, path: str, needs: Needs) -> Placed:
         """See :class:`~palmette.actors.cluster.placer.Placer`. A head that is just being replaced is waited for."""
         until = self.system.loop.time() + needs.wait
+        id = secrets.token_hex(8)
+        answer: Lease | Denied | None = None
         try:
             cluster = await self.system.wait_for(PROGRAM, Cluster, timeout=needs.wait)
             seconds = max(0.0, until - self.system.loop.time())
             with deadline(seconds + ANSWER_SECONDS):
-                answer = await cluster.call(Cluster.place, path, msgspec.structs.replace(needs, wait=seconds))
+                answer = await cluster.call(Cluster.place, id, path, msgspec.structs.replace(needs, wait=seconds))
         except (ActorDied, DeadlineExceeded) as error:
             raise HeadLost(f"no head at {self.head} to ask for a place: {error}") from error
         except Refused as error:
             raise NodeError(str(error)) from error
+        finally:
+            if answer is None:  # it was called off, or nobody knows
+                self.system.ref_at(PROGRAM, Cluster).cast(Cluster.release, id)
+        assert answer is not None
         if isinstance(answer, Denied):
             raise Unsatisfiable(answer.text) if answer.for_ever else NoPlace(answer.text)
         self.leases[answer.id] = answer

@@ -15,7 +15,8 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Final
 
 from palmette.actors import wire
-from palmette.actors.cluster.placement import Placed
+from palmette.actors.cluster.books import Placed
+from palmette.actors.fingerprint import this_build
 from palmette.actors.link import Link
 from palmette.actors.node_life import NodeLife, NodeSystem
 from palmette.actors.nodes import NodeHost, Nodes
@@ -51,7 +52,8 @@ class SimulatedNode(NodeLife):
         order = self._order
         self.system = SimulatedNodeSystem(name=order.node)
         self.system.heartbeat = order.heartbeat
-        self._end.write(b"".join(wire.encode_frame(wire.Hello(order.node, order.token, self._loop.pid), 0)))
+        hello = wire.Hello(order.node, order.token, self._loop.pid, this_build())
+        self._end.write(b"".join(wire.encode_frame(hello, 0)))
         self._end.attach(self.meet_head(written=1))
         self.link.keep_alive(order.heartbeat, _always)
 

@@ -86,12 +86,12 @@ class Person(Actor):
     async def ask_by_name(self, name: str) -> list[str]:
         return await self.system.whereis(name, Person).call(Person.noted)
 
-
-class Joiner(Person):
-    """Is in a group from its start on, with its own address for a value."""
-
-    async def started(self) -> None:
-        await self.join("joiners", self.ref.incarnation)
+    @endpoint
+    async def join_and_crash(self, group: str) -> None:
+        """Its supervisor, here, has started it anew before anybody elsewhere has heard of either."""
+        self.system.registry.cast(Registry.join, group, self.ref, 1)
+        self.system.registry.cast(Registry.subscribe, self.ref)
+        raise RuntimeError("in haste")
 
 
 class Site(Supervisor):

@@ -47,3 +47,13 @@ class Asker(Actor):
     @endpoint
     async def ask(self) -> int:
         return await self.other.call(Settler.pid)
+
+
+class Talker(Actor):
+    """Prints, and dies."""
+
+    @endpoint
+    async def die(self, words: str) -> None:
+        print(words, flush=True)
+        os.write(2, f"last words: {words}\n".encode())
+        os.kill(os.getpid(), 9)

@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import pytest
-from lab_actors import Asker, Settler
+from lab_actors import Asker, Settler, Talker
 from support.hosts import LOSS, Lab, running_lab
 
 from palmette.actors import Actor, ActorDied, Ref, System
@@ -26,8 +27,10 @@ from palmette.actors.cluster.needs import Needs, needs
 from palmette.actors.cluster.records import ClusterRow, MemberRow
 from palmette.actors.cluster.visit import visit
 from palmette.actors.heartbeat import Heartbeat
-from palmette.supervisors import Backoff, Supervisor, child
+from palmette.supervisors import Backoff, DynamicSupervisor, Supervisor, child
 from palmette.supervisors.spec import ChildSpec
+
+T = TypeVar("T")
 
 PATIENCE = 60.0
 HEARTBEAT = Heartbeat(interval=LOSS / 5, loss=LOSS)
@@ -72,6 +75,17 @@ async def until(true: Callable[[], object], seconds: float = PATIENCE) -> None:
     while not true():
         assert time.monotonic() < end, "it did not come about in time"
         await asyncio.sleep(0.01)
+
+
+async def eventually(ask: Callable[[], Awaitable[T]], right: Callable[[T], object]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not right(seen := await ask()):
+        assert time.monotonic() < end, f"it is still {seen}"
+        await asyncio.sleep(0.02)
+
+
+async def waits(lab: Lab) -> tuple[str, ...]:
+    return (await cluster(lab)).waiting
 
 
 def host_of(lab: Lab, pid: int) -> str:
@@ -155,10 +169,7 @@ async def test_what_runs_does_not_notice_that_the_head_is_killed(lab: Lab) -> No
         os.kill(head, signal.SIGKILL)
         assert await ref.call(Settler.add) == 1
         # Its successor knows who is there, and what is taken.
-        end = time.monotonic() + PATIENCE
-        while await leases_of_new_head(lab, head) != ["/it"]:
-            assert time.monotonic() < end
-            await asyncio.sleep(0.05)
+        await eventually(lambda: leases_of_new_head(lab, head), lambda leases: leases == ["/it"])
         os.kill(pid, signal.SIGKILL)
         await answer(ref, other_than=pid)
         assert await ref.call(Settler.add) == 1
@@ -188,9 +199,7 @@ async def test_a_host_that_is_cut_off_ends_its_children_itself_and_comes_back_as
             assert (await member(lab, host)).state == "lost"
         finally:
             lab.network.mend(cut)
-        end = time.monotonic() + PATIENCE
-        while (await member(lab, host)).state != "up":
-            assert time.monotonic() < end
+        await eventually(lambda: member(lab, host), lambda row: row.state == "up")
         assert await ref.call(Settler.pid) == moved
 
 
@@ -264,3 +273,45 @@ async def test_a_host_without_this_clusters_certificate_is_no_member(lab: Lab, t
     await until(lambda: not stranger.is_up())
     assert "not of this cluster" in stranger.output.read_text()
     assert all(row.name != "stranger" for row in (await cluster(lab)).members)
+
+
+async def test_what_a_process_prints_is_heard_where_the_program_is_to_the_last_word(
+    lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "palmette.node")
+    talker = child(Talker, name="talker", on=needs(node="c"), restart="temporary")
+    async with program(lab, talker) as system:
+        system.whereis("talker", Talker).cast(Talker.die, "hello from afar")
+        await until(lambda: "last words: hello from afar" in caplog.text)
+    said = {(r.name, r.getMessage(), r.processName) for r in caplog.records if r.name.startswith("palmette.node")}
+    assert ("palmette.node.stdout", "hello from afar", "/talker") in said
+    assert ("palmette.node.stderr", "last words: hello from afar", "/talker") in said
+
+
+async def test_a_stopped_member_is_lost_and_its_children_move(lab: Lab) -> None:
+    async with program(lab, settler("it", needs(gpu=1))) as system:
+        ref = system.whereis("it", Settler)
+        pid = await ref.call(Settler.pid)
+        host = host_of(lab, pid)
+        node = lab.nodes[host].process
+        assert node is not None
+        node.suspend()
+        try:
+            assert host_of(lab, await answer(ref, other_than=pid)) != host
+            await until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie")
+        finally:
+            node.resume()
+        await eventually(lambda: member(lab, host), lambda row: row.state == "up")
+
+
+async def test_a_start_that_is_called_off_while_it_waits_for_a_place_leaves_no_claim(lab: Lab) -> None:
+    async with program(lab, settler("all", needs(gpu=2, node="b")), DynamicSupervisor.spec(name="more")) as system:
+        more = system.whereis("more", DynamicSupervisor)
+        late = child(Settler, name="late", on=needs(gpu=1, node="b", wait=PATIENCE), restart="temporary")
+        asking = asyncio.create_task(more.call(DynamicSupervisor.start_child, late))
+        await eventually(lambda: waits(lab), bool)
+        asking.cancel()
+        await more.terminate()
+        await eventually(lambda: waits(lab), lambda waiting: not waiting)
+        with pytest.raises(asyncio.CancelledError):
+            await asking

@@ -34,6 +34,7 @@ def nodes(children: st.SearchStrategy[tuple[TreeNode, ...]]) -> st.SearchStrateg
         kind=texts,
         state=st.sampled_from(STATES),
         pid=st.none() | st.integers(1, 4 << 20),
+        place=st.none() | st.text(max_size=20),
         restarts=counts,
         detail=texts,
         children=children,
@@ -87,7 +88,9 @@ def run_tree(*episodes: TreeNode) -> TreeNode:
         children=(
             TreeNode(name="journal", kind="Journal"),
             TreeNode(name="episodes", kind="DynamicSupervisor", children=episodes),
-            TreeNode(name="trainer", kind="Trainer", pid=4711, restarts=2, detail="step 17 of 40"),
+            TreeNode(
+                name="trainer", kind="Trainer", pid=4711, place="gpu-a, gpu 0 1", restarts=2, detail="step 17 of 40"
+            ),
         ),
     )
 
@@ -119,7 +122,7 @@ def assert_counted(whole: TreeNode, folded: TreeNode) -> None:
 
 
 def _same(whole: TreeNode, folded: TreeNode) -> bool:
-    own = ("name", "kind", "state", "pid", "restarts", "detail")
+    own = ("name", "kind", "state", "pid", "place", "restarts", "detail")
     return all(getattr(whole, field) == getattr(folded, field) for field in own)
 
 
@@ -133,7 +136,7 @@ def test_of_256_episodes_a_few_are_shown_and_the_rest_is_counted() -> None:
     episodes = [line for line in drawn if "trail/" in line]
     assert 2 <= len(episodes) <= 15
     assert any(f"… and {256 - len(episodes)} more" in line for line in drawn)
-    assert any("trainer  2 restarts  pid 4711  step 17 of 40" in line for line in drawn)
+    assert any("trainer  2 restarts  pid 4711  on gpu-a, gpu 0 1  step 17 of 40" in line for line in drawn)
 
 
 @pytest.mark.parametrize("state", ["zombie", "crashed", "restarting", "down"])

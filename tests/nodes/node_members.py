@@ -1,10 +1,10 @@
-"""Actors that join groups, for the tests of process nodes."""
+"""Actors that join groups and find each other, for the tests of process nodes."""
 
 from __future__ import annotations
 
 from node_actors import Worker
 
-from palmette.actors import Registry, endpoint
+from palmette.actors import Ref, Registry, endpoint
 from palmette.supervisors import Supervisor, child
 
 
@@ -18,6 +18,21 @@ class Joining(Worker):
     @endpoint
     async def entries(self, group: str) -> list[tuple[str, object]]:
         return [(ref.path, value) for ref, value in await self.system.entries(group, Worker)]
+
+
+class Finder(Worker):
+    """Finds others without asking."""
+
+    @endpoint
+    async def find_here(self, name: str) -> Ref[Worker]:
+        return self.system.whereis(name, Worker)
+
+
+class Household(Supervisor):
+    """Somebody who finds others, and more as they come."""
+
+    def __init__(self, first: str) -> None:
+        super().__init__(children=[child(Finder, tag=first, name=first)])
 
 
 class Members(Supervisor):

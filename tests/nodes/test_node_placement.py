@@ -12,7 +12,7 @@ from node_processes import until, until_call
 from placement_actors import Resident
 
 from palmette.actors import Actor, ActorDied, Endpoint, Ref, System, needs
-from palmette.actors.cluster.placement import Member
+from palmette.actors.cluster.books import Member
 from palmette.actors.cluster.placer import OwnBooks
 from palmette.actors.nodes import Nodes
 from palmette.supervisors import ChildSpec, DynamicSupervisor, StartRefused, Supervisor, child

@@ -18,6 +18,7 @@ from node_bench import Bench
 from node_processes import family, host_of, living_children, until
 
 from palmette.actors import Actor, ActorDied, StartFailed, System, wire
+from palmette.actors.fingerprint import this_build
 from palmette.actors.housing import Host
 from palmette.supervisors import ChildSpec, DynamicSupervisor, StartDeclined, StartRefused, Supervisor, child
 
@@ -159,7 +160,8 @@ async def test_a_process_that_dies_right_after_it_called_back_is_noticed_at_once
     def call_and_die(_: Host, order: wire.Order) -> None:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(order.socket)
-            connection.sendall(b"".join(wire.encode_frame(wire.Hello(order.node, order.token, 2**22 + 1), 0)))
+            hello = wire.Hello(order.node, order.token, 2**22 + 1, this_build())
+            connection.sendall(b"".join(wire.encode_frame(hello, 0)))
 
     monkeypatch.setattr(Host, "order", call_and_die)
     said = await refused(bench, child(Worker, name="fleeting", isolation="process"))

@@ -10,9 +10,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
+from palmette.actors.cluster.books import Placed
 from palmette.actors.cluster.capabilities import Capabilities, Gpu
 from palmette.actors.cluster.needs import Needs, Strategy
-from palmette.actors.cluster.placement import Accounts, Placed, Unsatisfiable, Waiting
+from palmette.actors.cluster.placement import Accounts, Unsatisfiable, Waiting
 
 NAMES = ("a", "b", "c")
 STRATEGIES: tuple[Strategy, ...] = ("pack", "spread")

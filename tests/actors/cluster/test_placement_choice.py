@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from palmette.actors.cluster.books import Placed
 from palmette.actors.cluster.capabilities import Capabilities, Gpu
 from palmette.actors.cluster.needs import Needs, needs
-from palmette.actors.cluster.placement import Accounts, Placed, Unsatisfiable, Waiting
+from palmette.actors.cluster.placement import Accounts, Unsatisfiable, Waiting
 
 
 def host(gpus: int = 0, *, cpus: float = 8, gpu_memory: int = 16, **labels: str) -> Capabilities:
@@ -110,6 +111,30 @@ def test_a_draining_member_takes_nobody_new_and_is_waited_for() -> None:
     assert isinstance(served, Placed)
 
 
+def test_after_a_restart_nothing_is_impossible_until_all_members_are_back() -> None:
+    books = Accounts(complete=False)
+    books.add("a", 1, host())
+    answer = books.place("x", needs(gpu=1))
+    assert isinstance(answer, Waiting)
+    assert answer.reason == "gpu=1 is not there; not all members are back since the head was restarted"
+    books.place("y", needs(gpu=3))
+    assert books.grant() == []
+    books.add("b", 1, host(1))
+    [served] = books.grant()
+    assert isinstance(served, Placed)
+    books.complete = True
+    [refused] = books.grant()
+    assert isinstance(refused, tuple)
+    assert refused[0] == "y"
+
+
+def test_a_member_says_what_of_it_is_in_use() -> None:
+    books = accounts(a=host(2))
+    books.place("whole", needs(gpu=1, cpus=2))
+    books.place("half", needs(gpu=1, share=0.5, memory="4GiB"))
+    assert books.members["a"].usage() == {"gpu": (1.5, 2.0), "cpus": (2.0, 8.0), "memory": (4 << 30, 64 << 30)}
+
+
 def test_those_who_wait_for_a_member_that_goes_are_told() -> None:
     books = accounts(a=host(1), b=host())
     books.place("first", needs(gpu=1))
@@ -143,6 +168,18 @@ def test_a_request_for_much_is_not_passed_over_by_those_for_little() -> None:
     [served] = books.grant()
     assert isinstance(served, Placed)
     assert (served.lease, served.node) == ("little", "b")
+
+
+def test_what_an_earlier_request_does_not_lack_is_left_to_it() -> None:
+    books = accounts(a=host(1, cpus=4))
+    books.place("holder", needs(gpu=1))
+    assert isinstance(books.place("first", needs(gpu=1, cpus=3)), Waiting)
+    assert isinstance(books.place("one too many", needs(cpus=2)), Waiting)
+    assert nodes(books, 1, needs(cpus=1)) == ["a"]
+    books.release("holder")
+    [served] = books.grant()
+    assert isinstance(served, Placed)
+    assert served.lease == "first"
 
 
 @given(seed=st.integers(0, 10_000), much=st.integers(2, 4), shared=st.booleans())
