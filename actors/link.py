@@ -154,13 +154,10 @@ class Link(asyncio.Protocol):
         self._outbox.put(frame)
         self._flush_soon()
 
-    def ends(self) -> tuple[str, str]:
-        """Where this side and the other are, as ``HOST:PORT``; empty for a unix socket and in simulation."""
-        info = getattr(self._transport, "get_extra_info", None)
-        if info is None:
-            return "", ""
-        here, there = info("sockname"), info("peername")
-        return _place(here), _place(there)
+    def info(self, name: str) -> object:
+        """What the connection knows by that name, as asyncio's transports have it; ``None`` for nothing."""
+        ask = getattr(self._transport, "get_extra_info", None)
+        return None if ask is None else ask(name)
 
     def is_congested(self) -> bool:
         """Whether more than HIGH_WATER bytes wait to be sent."""
@@ -394,10 +391,3 @@ def _failure(frame: wire.CallFailed) -> Exception:
     if frame.kind == "deadline":
         return DeadlineExceeded(frame.text)
     return refusal(frame.kind, frame.text)
-
-
-def _place(address: object) -> str:
-    if not isinstance(address, tuple):
-        return ""
-    host, port, *_ = cast("tuple[object, ...]", address)
-    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"

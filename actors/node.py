@@ -125,7 +125,7 @@ class Node(NodeLife):
         credentials = await asyncio.to_thread(Credentials.load, Path(order.credentials))
         address = Address.parse(order.address)
         transport = await dial(address, lambda: self.meet_head(written=0), credentials, CONNECT_SECONDS)
-        self.link.write(wire.Hello(order.node, order.token, os.getpid()))
+        self.link.write(wire.Hello(order.node, order.token, os.getpid(), this_build()))
         return transport
 
     def _let_go(self) -> None:

@@ -37,20 +37,14 @@ class Peer:
         self.system = system
         self.link = link
         self.who = who
+        self.address = _text(link.info("peername"))
+        """Where it calls from, or was called."""
+        self.local_host = _text(link.info("sockname")).rpartition(":")[0].strip("[]")
+        """Where this side of the connection is: an address at which the other side's network reaches this host."""
 
     @property
     def name(self) -> str:
         return self.who.name
-
-    @property
-    def address(self) -> str:
-        """Where it calls from."""
-        return self.link.ends()[1]
-
-    @property
-    def local_host(self) -> str:
-        """Where this side of the connection is: an address at which the other side's network reaches this host."""
-        return self.link.ends()[0].rpartition(":")[0].strip("[]")
 
     def is_connected(self) -> bool:
         return self.link.lost is None
@@ -151,3 +145,8 @@ def may_be_gone() -> bool:
     """For links between hosts."""
     # Between hosts silence is all there is to go by.
     return True
+
+
+def _text(address: object) -> str:
+    host, port, *_ = cast("tuple[str, int]", address)
+    return str(Address(host, port))
