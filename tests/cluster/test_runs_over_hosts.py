@@ -1,4 +1,4 @@
-"""Benchmark runs whose machines live on three hosts, which are killed, cut off and brought back while they are played."""
+"""Benchmark runs with their machines on three hosts, which are killed, cut off and brought back meanwhile."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from support.hosts import LOSS, HostNode, Lab, running_lab
-from support.sums import Played, Sums, new_run, play, settings_for
+from support.interference import Interfered, Interference
+from support.sums import Played, Sums, new_run, play, settings_for, solver
 
 from palmette.actors import System, needs
 from palmette.actors.cluster.channel import Address
-from palmette.actors.cluster.errors import Unreached
 from palmette.actors.cluster.head import Head
 from palmette.actors.cluster.records import ClusterRow
 from palmette.actors.cluster.visit import visit
@@ -64,12 +65,19 @@ async def by_command(task: Task, transcript: Transcript, machine: Machine | None
     return int(task.grader.answer) % 7 / 7
 
 
-async def play_on(lab: Lab, folder: Path, episodes: int, meanwhile: Callable[[System], Awaitable[None]]) -> Played:
+async def play_on(
+    lab: Lab,
+    folder: Path,
+    episodes: int,
+    meanwhile: Callable[[System], Awaitable[None]],
+    interference: Interference,
+) -> Played:
     """Play so many episodes with machines on all hosts; each has to end once, as if nothing had happened."""
     journal, run = new_run(folder)
     settings = settings_for(
         run,
         Sums(episodes, machine=True, judge=by_command),
+        Interfered(solver(machine=True), interference),
         pool="machines",
         on=needs(),
         fleets=3,
@@ -106,15 +114,81 @@ async def until_true(true: Callable[[], Awaitable[bool]]) -> None:
         await asyncio.sleep(0.02)
 
 
-async def ended(system: System) -> int:
-    return (await system.whereis("pool", EpisodePool).call(EpisodePool.statistics)).ended.requested
+async def ended(system: System, number: int) -> bool:
+    """Whether so many episodes have."""
+    return (await system.whereis("pool", EpisodePool).call(EpisodePool.statistics)).ended.requested >= number
 
 
-async def test_plain(lab: Lab, tmp_path: Path) -> None:
-    t = time.monotonic()
+class Held(Interference):
+    """Agents of so many tasks go on at once; of the next as many, when the first thing has happened; and so on."""
 
-    async def nothing(system):
-        print("up", time.monotonic() - t)
+    def __init__(self, tasks: int, things: int) -> None:
+        super().__init__()
+        self._tasks = tasks
+        self.happened = [asyncio.Event() for _ in range(things)]
 
-    played = await play_on(lab, tmp_path, 500, nothing)
-    print("took", time.monotonic() - t, played.crashes)
+    async def __call__(self, task: str, reply: int) -> None:
+        for event in self.happened[: int(task.partition("/")[2]) // self._tasks]:
+            await event.wait()
+
+
+async def test_500_episodes_end_once_each_while_a_host_is_killed_every_few_seconds(lab: Lab, tmp_path: Path) -> None:
+    held = Held(100, 4)
+    struck: list[int] = []
+
+    async def kill_hosts(system: System) -> None:
+        for killed, happened in enumerate(held.happened):
+            await until_true(partial(ended, system, 100 * killed + 50))
+            others = [member for member in (await cluster(lab)).members if member.name != "a"]
+            fullest = max(others, key=lambda member: len(member.leases))
+            struck.append(len(fullest.leases))
+            await restart(lab.nodes[fullest.name])
+            happened.set()
+
+    await play_on(lab, tmp_path, 500, kill_hosts, held)
+    assert sum(struck) >= 3, struck
+
+
+async def restart(node: HostNode) -> None:
+    """``kill -9`` all that runs on a host, and start it again."""
+
+    def work() -> None:
+        node.kill()
+        node.start()
+        node.wait_up()
+
+    working = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        await asyncio.shield(working)
+    finally:
+        await asyncio.wait([working])  # also when the run ends before it is up
+
+
+async def test_a_run_goes_on_while_a_host_is_cut_off_and_while_there_is_no_head(lab: Lab, tmp_path: Path) -> None:
+    held = Held(20, 2)
+
+    async def disturb(system: System) -> None:
+        await until_true(lambda: all_wait(system, 20))
+        cut = lab.index("c")
+        lab.network.cut(cut)
+        try:
+            held.happened[0].set()
+            await until_true(lambda: is_member(lab, "c", "lost"))
+        finally:
+            lab.network.mend(cut)
+        await until_true(lambda: is_member(lab, "c", "up"))
+        await until_true(lambda: all_wait(system, 40))
+        held.happened[1].set()
+        await restart(lab.nodes["a"])
+
+    await play_on(lab, tmp_path, 60, disturb, held)
+
+
+async def all_wait(system: System, number: int) -> bool:
+    """Whether so many episodes have ended, and agents of those that may not go on have their machines."""
+    pool = await system.whereis("machines", MachinePool).call(MachinePool.statistics)
+    return await ended(system, number) and pool.leased == 12
+
+
+async def is_member(lab: Lab, name: str, state: str) -> bool:
+    return any((member.name, member.state) == (name, state) for member in (await cluster(lab)).members)
