@@ -10,12 +10,14 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from support.command_line import CommandLine, end, until
 from support.hosts import LOSS, HostNode, Lab, running_lab
 from support.interference import Interfered, Interference
 from support.sums import Played, Sums, new_run, play, settings_for, solver
 
 from palmette.actors import System, needs
 from palmette.actors.cluster.channel import Address
+from palmette.actors.cluster.credentials import VARIABLE as CREDENTIALS
 from palmette.actors.cluster.head import Head
 from palmette.actors.cluster.records import ClusterRow
 from palmette.actors.cluster.visit import visit
@@ -132,6 +134,7 @@ class Held(Interference):
             await event.wait()
 
 
+@pytest.mark.timeout(180)
 async def test_500_episodes_end_once_each_while_a_host_is_killed_every_few_seconds(lab: Lab, tmp_path: Path) -> None:
     held = Held(100, 4)
     struck: list[int] = []
@@ -142,28 +145,25 @@ async def test_500_episodes_end_once_each_while_a_host_is_killed_every_few_secon
             others = [member for member in (await cluster(lab)).members if member.name != "a"]
             fullest = max(others, key=lambda member: len(member.leases))
             struck.append(len(fullest.leases))
-            await restart(lab.nodes[fullest.name])
-            happened.set()
+            await restart(lab.nodes[fullest.name], when_killed=happened.set)
 
     await play_on(lab, tmp_path, 500, kill_hosts, held)
     assert sum(struck) >= 3, struck
 
 
-async def restart(node: HostNode) -> None:
+async def restart(node: HostNode, *, when_killed: Callable[[], None]) -> None:
     """``kill -9`` all that runs on a host, and start it again."""
-
-    def work() -> None:
-        node.kill()
-        node.start()
-        node.wait_up()
-
-    working = asyncio.ensure_future(asyncio.to_thread(work))
+    await asyncio.to_thread(node.kill)
+    when_killed()
+    node.start()
+    coming_up = asyncio.ensure_future(asyncio.to_thread(node.wait_up))
     try:
-        await asyncio.shield(working)
+        await asyncio.shield(coming_up)
     finally:
-        await asyncio.wait([working])  # also when the run ends before it is up
+        await asyncio.wait([coming_up])  # also when the run ends before it is up
 
 
+@pytest.mark.timeout(180)
 async def test_a_run_goes_on_while_a_host_is_cut_off_and_while_there_is_no_head(lab: Lab, tmp_path: Path) -> None:
     held = Held(20, 2)
 
@@ -178,8 +178,7 @@ async def test_a_run_goes_on_while_a_host_is_cut_off_and_while_there_is_no_head(
             lab.network.mend(cut)
         await until_true(lambda: is_member(lab, "c", "up"))
         await until_true(lambda: all_wait(system, 40))
-        held.happened[1].set()
-        await restart(lab.nodes["a"])
+        await restart(lab.nodes["a"], when_killed=held.happened[1].set)
 
     await play_on(lab, tmp_path, 60, disturb, held)
 
@@ -192,3 +191,24 @@ async def all_wait(system: System, number: int) -> bool:
 
 async def is_member(lab: Lab, name: str, state: str) -> bool:
     return any((member.name, member.state) == (name, state) for member in (await cluster(lab)).members)
+
+
+@pytest.mark.timeout(180)
+def test_a_command_that_is_killed_leaves_nothing_on_the_hosts_and_resume_goes_on_there(
+    lab: Lab, machines: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    line = CommandLine(tmp_path_factory.mktemp("c"), **{CREDENTIALS: str(lab.credentials)})
+    begun = line.start("run", "trail", "--agent", "reference", "--limit", "100", "--cluster", lab.head)
+    try:
+        until(lambda: line.ended() >= 20, "progress", seconds=PATIENCE)
+        assert not os.listdir(line.machines), "they are on the hosts"
+        assert os.listdir(machines)
+    finally:
+        end(begun)
+    run = line.run_id()
+    assert run is not None
+    assert line.ended() < 100
+    found = line.json("resume", run)
+    assert (found["requested"], found["outcomes"]["scored"], found["state"]) == (100, 100, "completed")
+    assert line.leftovers() == []
+    until(lambda: asyncio.run(nothing_held(lab)), "the end of what was there")
