@@ -180,7 +180,9 @@ async def test_a_run_goes_on_while_a_host_is_cut_off_and_while_there_is_no_head(
         await until_true(lambda: all_wait(system, 40))
         await restart(lab.nodes["a"], when_killed=held.happened[1].set)
 
-    await play_on(lab, tmp_path, 60, disturb, held)
+    played = await play_on(lab, tmp_path, 60, disturb, held)
+    lost = [crash for crash in played.crashes if "/machine#" in crash]
+    assert any("MachineLost: " in crash and "host lost (" in crash and "member c" in crash for crash in lost), lost
 
 
 async def all_wait(system: System, number: int) -> bool:
