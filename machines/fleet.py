@@ -33,8 +33,6 @@ from palmette.supervisors.policy import Directive
 
 START_SECONDS: Final = 600.0
 """For one machine to come up, its turn at the gate included."""
-PLACE_SECONDS: Final = 5.0
-"""For which a fleet stands in line for a place that is in use; then it tries again, after a backoff."""
 BACKOFF: Final = Backoff(min=0.2, max=10.0, reset_after=10.0, give_up_after=math.inf)
 """Of a fleet. Its host may be away for as long as it likes: whoever needs a machine has a deadline."""
 RULES: Final[dict[str, Directive]] = dict.fromkeys(
@@ -129,7 +127,7 @@ def fleets_spec(pool: str, image: str, count: int, on: Needs) -> ChildSpec[Super
         fleet_spec(pool),
         kwargs={"pool": pool, "image": image},
         isolation="process",
-        on=msgspec.structs.replace(on, wait=min(on.wait, PLACE_SECONDS)),
+        on=on,
         backoff=BACKOFF,
         rules=RULES,
     )

@@ -10,6 +10,9 @@ from support.command_line import CommandLine
 
 from palmette.actors.cluster.authority import create
 from palmette.actors.cluster.credentials import VARIABLE
+from palmette.benchmarks.journal import JournalStore
+from palmette.benchmarks.run import RunConfig
+from palmette.console.work import command_of, fields
 
 TRAIL = ("run", "trail", "--agent", "reference", "--limit", "2")
 
@@ -58,3 +61,12 @@ def test_where_no_head_answers_it_is_said_how_to_start_one(command_line: Command
     assert f"no head answers at {head}" in sentence
     assert "palmette node" in sentence
     assert not command_line.journal.exists()
+
+
+def test_the_command_that_makes_the_same_run_says_where(tmp_path: Path) -> None:
+    config = RunConfig(benchmark="trail", cluster="a:1900", fleets=2, needs=("docker=yes", "zone=eu"))
+    with JournalStore(f"sqlite:///{tmp_path}/runs.db") as store:
+        run = store.create_run("trail", {"kind": "evaluate", **fields(config)})
+        assert command_of(store.get_run(run.id)) == (
+            "palmette run trail --cluster a:1900 --fleets 2 --needs docker=yes --needs zone=eu"
+        )
