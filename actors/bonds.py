@@ -83,6 +83,15 @@ class Bonds:
         elif not isinstance(reason, Normal | Declined):
             self.cell.kill(reason)
 
+    def link_ended(self, ref: Ref[object], reason: Reason) -> None:
+        """One in another process has ended. Both sides may have made the link: it ends once."""
+        ends = [end for end in self.links if end.path == ref.path]
+        for end in ends:
+            self.links.pop(end, None)
+            end.remove_link(self.cell)
+        if ends:
+            self.exit_signal(ref, reason)
+
     # --- the end -------------------------------------------------------------------------------------------------
 
     def announce(self, ref: Ref[object], reason: Reason) -> None:
@@ -137,6 +146,9 @@ class Bonded:
 
     def exit_signal(self, ref: Ref[object], reason: Reason) -> None:
         self.bonds.exit_signal(ref, reason)
+
+    def link_ended(self, ref: Ref[object], reason: Reason) -> None:
+        self.bonds.link_ended(ref, reason)
 
     def announce(self, ref: Ref[object], reason: Reason) -> None:
         """Its end, to everybody whom it concerns."""

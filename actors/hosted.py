@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from palmette.actors.cluster.books import Placed
     from palmette.actors.cluster.placer import Placer
     from palmette.actors.node_process import NodeProcess
-    from palmette.actors.slot import Slot
+    from palmette.actors.slot import Slot, Watcher
     from palmette.actors.system import System
 
 
@@ -72,6 +72,14 @@ class Hosted(Direct):
 
     def watch(self) -> None:
         """Nothing to ask for: the node announces its own end, or its link breaks."""
+
+    def add_monitor(self, watcher: Watcher, monitor: int) -> None:
+        self.watchers[(watcher, monitor)] = None
+
+    def announce(self, reason: Reason) -> None:
+        for watcher, monitor in list(self.watchers):
+            self._fell(watcher, monitor, reason)
+        super().announce(reason)
 
     # --- what the node says --------------------------------------------------------------------------------------
 

@@ -19,12 +19,13 @@ import msgspec
 
 from palmette.actors import wire
 from palmette.actors.arguments import decode_result
-from palmette.actors.errors import ActorDied, ActorError, DeadlineExceeded
+from palmette.actors.errors import ActorDied, ActorError
 from palmette.actors.exits import Killed, Reason, Unreachable
 from palmette.actors.heartbeat import Heartbeat, Lease, Pulse
 from palmette.actors.messages import Request
 from palmette.actors.outbox import Outbox
-from palmette.actors.refusals import refusal
+from palmette.actors.refusals import failure
+from palmette.actors.ties import Ties
 from palmette.actors.window import Window
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ class Link(asyncio.Protocol):
         self.system = system
         self.node = ""
         self.pid = 0
+        self.ties = Ties(self)
+        """Links of actors that cross this connection."""
         self.served: Served | None = None
         """What local actors owe the other side; kept by :mod:`palmette.actors.serving`."""
         self._on_frame = on_frame
@@ -94,7 +97,7 @@ class Link(asyncio.Protocol):
         self._calls: dict[int, tuple[Request, str]] = {}
         self._relays: dict[int, Callable[[wire.Reply | wire.CallFailed], None]] = {}
         self._trees: dict[int, asyncio.Future[wire.TreeNode | None]] = {}
-        self._monitors: dict[int, Callable[[Reason], None]] = {}
+        self._monitors: dict[int, tuple[str, Callable[[Reason], None]]] = {}
         self._drained: asyncio.Future[None] | None = None
         self._last_word: tuple[float, asyncio.Future[None]] | None = None
         """When a beat was sent whose echo is waited for."""
@@ -239,7 +242,7 @@ class Link(asyncio.Protocol):
             return
         match frame:
             case wire.Fell(id, reason):
-                tell = self._monitors.pop(id, None)
+                _, tell = self._monitors.pop(id, ("", None))
                 if tell is not None:
                     tell(reason)
             case wire.TreeIs(id, tree):
@@ -261,7 +264,7 @@ class Link(asyncio.Protocol):
         if request is None or request.reply is None or request.reply.done():
             return  # its caller has given up
         if isinstance(frame, wire.CallFailed):
-            request.fail(_failure(frame))
+            request.fail(failure(frame))
             return
         try:
             value = decode_result(request.endpoint, frame.result, self.system)
@@ -294,14 +297,21 @@ class Link(asyncio.Protocol):
         self._relays[self._ids] = answer
         self.write(msgspec.structs.replace(frame, id=self._ids))
 
-    def monitor(self, path: str, tell: Callable[[Reason], None]) -> None:
-        """Have ``tell`` called once when the actor at ``path`` ends."""
+    def monitor(self, path: str, tell: Callable[[Reason], None]) -> int:
+        """Have ``tell`` called once when the actor at ``path`` ends; a number for :meth:`demonitor`."""
+        self._ids += 1
         if self.lost is not None:
             self.system.loop.call_soon(tell, self.lost)
-            return
-        self._ids += 1
-        self._monitors[self._ids] = tell
-        self.write(wire.Monitor(self._ids, path))
+        else:
+            self._monitors[self._ids] = (path, tell)
+            self.write(wire.Monitor(self._ids, path))
+        return self._ids
+
+    def demonitor(self, number: int) -> None:
+        """Undo :meth:`monitor`."""
+        path, tell = self._monitors.pop(number, ("", None))
+        if tell is not None:
+            self.write(wire.Demonitor(number, path))
 
     async def tree(self, path: str, timeout: float) -> wire.TreeNode | None:
         """The tree below ``path`` as the other side sees it; ``None`` if it does not say in time."""
@@ -371,23 +381,15 @@ class Link(asyncio.Protocol):
         for number, answer in relays.items():
             answer(wire.CallFailed(number, "died", "", "", reason))
         monitors, self._monitors = self._monitors, {}
-        for tell in monitors.values():
+        for _, tell in monitors.values():
             tell(reason)
         for future in self._trees.values():
             future.cancel()
+        self.ties.release(reason)
         if self.served is not None:
-            self.served.release(reason)
+            self.served.release()
 
 
 def _resolve(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _failure(frame: wire.CallFailed) -> Exception:
-    """The exception that a failed call raises on this side."""
-    if frame.kind == "died" and frame.reason is not None:
-        return ActorDied(frame.path, frame.reason)
-    if frame.kind == "deadline":
-        return DeadlineExceeded(frame.text)
-    return refusal(frame.kind, frame.text)

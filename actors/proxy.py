@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import TYPE_CHECKING
 
 from palmette.actors import wire
@@ -32,9 +33,10 @@ class Proxy(ABC):
     def __init__(self, system: System, path: str) -> None:
         self.system = system
         self.path = path
-        self.watchers: dict[tuple[Watcher, int], None] = {}
-        self.linked: dict[Linked, None] = {}
-        self._watching = False
+        self.watchers: dict[tuple[Watcher, int], tuple[Link, int] | None] = {}
+        """Who watches it, and what was asked for on which link for that."""
+        self.linked: dict[Linked, tuple[Link, int]] = {}
+        """Who is tied to it, over which link, and by which number."""
         self._ended: asyncio.Future[Reason] | None = None
         self._address: Ref[object] | None = None
         """Held while somebody watches or is linked: to undo that one must find this same stand-in again."""
@@ -94,34 +96,64 @@ class Proxy(ABC):
     # --- its end, to those who asked -----------------------------------------------------------------------------
 
     def add_monitor(self, watcher: Watcher, monitor: int) -> None:
-        self.watchers[(watcher, monitor)] = None
-        self.watch()
+        # Each is asked for by itself: one made now must not be told of an end whose news is under way.
+        self._address = self.system.ref_at(self.path, object)
+        tell = partial(self._fell, watcher, monitor)
+        way = self.way()
+        if way is None:
+            self.watchers[(watcher, monitor)] = None
+            self.system.loop.call_soon(tell, self.gone())
+        else:
+            self.watchers[(watcher, monitor)] = (way, way.monitor(self.path, tell))
 
     def remove_monitor(self, watcher: Watcher, monitor: int) -> None:
-        self.watchers.pop((watcher, monitor), None)
+        asked = self.watchers.pop((watcher, monitor), None)
+        if asked is not None:
+            way, number = asked
+            way.demonitor(number)
         self._let_go()
 
+    def _fell(self, watcher: Watcher, monitor: int, reason: Reason) -> None:
+        if (watcher, monitor) in self.watchers:
+            del self.watchers[(watcher, monitor)]
+            watcher.down(self.system.ref_at(self.path, object), reason, monitor)
+            self._let_go()
+
     def add_link(self, other: Linked) -> None:
-        if self.way() is None:
+        way = self.way()
+        if way is None:
             other.remove_link(self)
             other.exit_signal(self.system.ref_at(self.path, object), self.gone())
         elif other not in self.linked:
-            self.linked[other] = None
-            self._tell(wire.Tie(self.path, other.path))
-            self.watch()  # an end that comes without an exit signal ends links too
+            self._address = self.system.ref_at(self.path, object)
+            self.linked[other] = (way, way.ties.make(self, other))
 
     def remove_link(self, other: Linked) -> None:
-        if other in self.linked:
-            self.linked.pop(other, None)
-            self._tell(wire.Untie(self.path, other.path))
-            self._let_go()
+        made = self.linked.get(other)
+        if made is not None:
+            way, number = made
+            way.ties.undo(number, self.path, other.path)
+            self.forget(other)
+
+    def forget(self, other: Linked) -> None:
+        """That link has ended."""
+        self.linked.pop(other, None)
+        self._let_go()
 
     def _let_go(self) -> None:
         if not self.watchers and not self.linked and self._ended is None:
             self._address = None
 
     def exit_signal(self, ref: Ref[object], reason: Reason) -> None:
-        self._tell(wire.ExitSignal(self.path, ref.path, reason))
+        for other, (way, number) in self.linked.items():
+            if other.path == ref.path:
+                way.write(wire.ExitSignal(self.path, ref.path, reason, number, False))
+
+    def link_ended(self, ref: Ref[object], reason: Reason) -> None:
+        """Passed on: the one at the other end of a link to this one has ended."""
+        self.exit_signal(ref, reason)
+        for other in [other for other in self.linked if other.path == ref.path]:
+            self.remove_link(other)
 
     def ended(self) -> asyncio.Future[Reason]:
         if self._ended is None:
@@ -132,9 +164,6 @@ class Proxy(ABC):
     def watch(self) -> None:
         """Ask once to be told of the end."""
         self._address = self.system.ref_at(self.path, object)
-        if self._watching:
-            return
-        self._watching = True
         way = self.way()
         if way is None:
             self.system.loop.call_soon(self.announce, self.gone())
@@ -142,18 +171,9 @@ class Proxy(ABC):
             way.monitor(self.path, self.announce)
 
     def announce(self, reason: Reason) -> None:
-        """The actor has ended: tell everybody on this side who asked."""
-        self._watching = False
-        self._address = None
-        ref = self.system.ref_at(self.path, object)
-        watchers, self.watchers = self.watchers, {}
-        linked, self.linked = self.linked, {}
-        for other in linked:
-            other.remove_link(self)
-            other.exit_signal(ref, reason)
-        for watcher, monitor in watchers:
-            watcher.down(ref, reason, monitor)
+        """The actor has ended: tell everybody who waits for that."""
         ended, self._ended = self._ended, None
+        self._let_go()
         if ended is not None and not ended.done():
             ended.set_result(reason)
 

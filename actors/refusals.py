@@ -21,6 +21,15 @@ def failed(number: int, path: str, error: BaseException) -> CallFailed:
     return CallFailed(number, name, f"{type(error).__name__}: {error}", path)
 
 
+def failure(frame: CallFailed) -> ActorError:
+    """The exception that a failed call raises on the caller's side."""
+    if frame.kind == "died" and frame.reason is not None:
+        return ActorDied(frame.path, frame.reason)
+    if frame.kind == "deadline":
+        return DeadlineExceeded(frame.text)
+    return refusal(frame.kind, frame.text)
+
+
 def refusal(kind: str, text: str) -> ActorError:
     """The exception that ``kind`` names, where this process knows it as a Refused (or NodeError); else a Refused."""
     module, _, qualname = kind.partition(":")

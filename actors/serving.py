@@ -1,7 +1,7 @@
 """The counterpart of proxies: what frames from the other side of a link ask of actors that live on this one.
 
-What local actors owe to the other side (a word when one ends) is kept in :class:`Served`, and settled when the link
-is lost: a process that is gone is the end of all its actors, also for those here that were linked to one of them.
+What local actors owe to the other side (a word when one ends) is kept in :class:`Served`, and forgotten when the link
+is lost. (The links of actors are :mod:`palmette.actors.ties`'.)
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from palmette.actors.messages import Request
 from palmette.actors.proxy import Proxy
 from palmette.actors.refusals import failed
 from palmette.actors.registry import Registry
-from palmette.actors.slot import Linked, Target
+from palmette.actors.slot import Target
 from palmette.actors.verbs import VERBS, answer
 
 if TYPE_CHECKING:
@@ -39,18 +39,13 @@ class Served:
     def __init__(self, link: Link) -> None:
         self.link = link
         self.watching: dict[int, tuple[Target, _FarWatcher]] = {}
-        self.ties: dict[tuple[str, str], tuple[Target, _FarEnd]] = {}
         self.tasks: dict[asyncio.Task[None], None] = {}
 
-    def release(self, reason: Reason) -> None:
+    def release(self) -> None:
         """The link is lost."""
         for monitor, (target, watcher) in self.watching.items():
             target.remove_monitor(watcher, monitor)
         self.watching.clear()
-        for target, end in list(self.ties.values()):
-            _serve_exit(self.link.system, target, end.path, reason)
-            target.remove_link(end)
-        self.ties.clear()
         for task in self.tasks:
             task.cancel()
 
@@ -64,24 +59,6 @@ class _FarWatcher:
     def down(self, ref: Ref[object], reason: Reason, monitor: int) -> None:
         self.served.watching.pop(monitor, None)
         self.served.link.write(wire.Fell(monitor, reason))
-
-
-class _FarEnd:
-    """The other side's end of a link to an actor here."""
-
-    def __init__(self, served: Served, path: str) -> None:
-        self.served = served
-        self.path = path
-
-    def add_link(self, other: Linked) -> None:
-        """The other side did, by its Tie."""
-
-    def remove_link(self, other: Linked) -> None:
-        """The actor here unlinked itself, or has ended."""
-        self.served.ties.pop((other.path, self.path), None)
-
-    def exit_signal(self, ref: Ref[object], reason: Reason) -> None:
-        self.served.link.write(wire.ExitSignal(self.path, ref.path, reason))
 
 
 def serve(system: System, link: Link, frame: wire.Frame) -> bool:
@@ -100,20 +77,12 @@ def serve(system: System, link: Link, frame: wire.Frame) -> bool:
                 watcher = _FarWatcher(served)
                 served.watching[id] = (target, watcher)
                 target.add_monitor(watcher, id)
-        case wire.Tie(path, source):
-            target = system.target_at(path)
-            if target is None:
-                link.write(wire.ExitSignal(source, path, NoProcess(path)))
-            elif (path, source) not in served.ties:
-                end = _FarEnd(served, source)
-                served.ties[(path, source)] = (target, end)
-                target.add_link(end)
-        case wire.Untie(path, source):
-            target, end = served.ties.pop((path, source), (None, None))
-            if target is not None and end is not None:
-                target.remove_link(end)
-        case wire.ExitSignal(path, source, reason):
-            _serve_exit(system, system.target_at(path), source, reason)
+        case wire.Demonitor(id):
+            target, watcher = served.watching.pop(id, (None, None))
+            if target is not None and watcher is not None:
+                target.remove_monitor(watcher, id)
+        case wire.Tie() | wire.Untie() | wire.ExitSignal():
+            link.ties.take(frame)
         case wire.Stop(path, reason):
             target = system.target_at(path)
             if target is not None:
@@ -129,21 +98,6 @@ def serve(system: System, link: Link, frame: wire.Frame) -> bool:
         case _:
             return system.naming.take(link, frame)
     return True
-
-
-def _serve_exit(system: System, target: Target | None, source: str, reason: Reason) -> None:
-    ref = system.ref_at(source, object)
-    if isinstance(target, Proxy):
-        target.exit_signal(ref, reason)
-    elif isinstance(target, Cell):
-        # Both sides may have made the link, and a head that relays tells twice: a link ends once. One that was undone
-        # meanwhile ends nobody.
-        ends = [end for end in target.bonds.links if end.path == source]
-        for end in ends:
-            target.remove_link(end)
-            end.remove_link(target)
-        if ends:
-            target.exit_signal(ref, reason)
 
 
 async def _serve_tree(system: System, link: Link, number: int, path: str, seconds: float) -> None:

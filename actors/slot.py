@@ -41,6 +41,10 @@ class Linked(Protocol):
         """The other end has ended."""
         ...
 
+    def link_ended(self, ref: Ref[object], reason: Reason) -> None:
+        """Every link with ``ref`` ends, and is told of once; if there is none, nothing happens."""
+        ...
+
 
 class Target(Linked, Protocol):
     """What lives in a slot: a cell of this process, or the stand-in for one elsewhere."""

@@ -81,7 +81,8 @@ class System(Addresses, Records):
         """Start ``tree`` and stop it at the end of the block. ``heartbeat`` says when a silent process node is lost,
         ``capabilities`` what this host offers beyond what can be found: ``{"gpu": "1", "zone": "eu"}`` (see
         :mod:`palmette.actors.cluster.capabilities`; a simulation is told of its hosts elsewhere). ``cluster`` is the
-        address of a cluster's head (``HOST:PORT``): its members are then the hosts of such children.
+        address of a cluster's head (``HOST:PORT``): its members are then the hosts of such children, and its heartbeat
+        is that of the system.
 
         Code that was killed is called a zombie after ``kill_grace`` seconds. An actor that holds up the event loop for
         more than ``blocked_after`` seconds is named in a warning (``None``: nobody looks; nor in a simulation); see

@@ -185,6 +185,11 @@ class Monitor(msgspec.Struct, frozen=True, array_like=True, tag="monitor"):
     path: str
 
 
+class Demonitor(msgspec.Struct, frozen=True, array_like=True, tag="demonitor"):
+    id: int
+    path: str
+
+
 class Fell(msgspec.Struct, frozen=True, array_like=True, tag="fell"):
     """The answer to :class:`Monitor`, when it is time."""
 
@@ -197,11 +202,14 @@ class Tie(msgspec.Struct, frozen=True, array_like=True, tag="tie"):
 
     path: str
     source: str
+    number: int
+    """The link's, given by the sender."""
 
 
 class Untie(msgspec.Struct, frozen=True, array_like=True, tag="untie"):
     path: str
     source: str
+    number: int
 
 
 class ExitSignal(msgspec.Struct, frozen=True, array_like=True, tag="exit"):
@@ -210,6 +218,10 @@ class ExitSignal(msgspec.Struct, frozen=True, array_like=True, tag="exit"):
     path: str
     source: str
     reason: Reason
+    number: int
+    """The link's."""
+    yours: bool
+    """Whether it was the addressee's side that made it."""
 
 
 class Stop(msgspec.Struct, frozen=True, array_like=True, tag="stop"):
@@ -272,8 +284,9 @@ class Logged(msgspec.Struct, frozen=True, array_like=True, tag="logged"):
 Greeting = Hello | Stillborn | Enter
 GREETINGS: Final = (Hello, Stillborn, Enter)
 Frame = (
-    Greeting | StartActor | Started | NotStarted | Ended | Call | Reply | CallFailed | Cast | Send | Monitor | Fell
-    | Tie | Untie | ExitSignal | Stop | Kill | AskTree | TreeIs | Exited | Logged | Beat | Taken | GivenUp | NameFrame
+    Greeting | StartActor | Started | NotStarted | Ended | Call | Reply | CallFailed | Cast | Send | Monitor | Demonitor
+    | Fell | Tie | Untie | ExitSignal | Stop | Kill | AskTree | TreeIs | Exited | Logged | Beat | Taken | GivenUp
+    | NameFrame
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

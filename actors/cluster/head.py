@@ -39,6 +39,7 @@ from palmette.actors.deadlines import deadline
 from palmette.actors.endpoints import endpoint
 from palmette.actors.errors import ActorDied, DeadlineExceeded, Refused
 from palmette.actors.exits import Reason
+from palmette.actors.heartbeat import Heartbeat
 
 _log: Final = logging.getLogger(__name__)
 
@@ -103,8 +104,8 @@ class Head(Actor):
     # --- who is there ----------------------------------------------------------------------------------------------
 
     @endpoint
-    async def join(self, card: MemberCard) -> None:
-        """A member is here, or here again: with what it runs.
+    async def join(self, card: MemberCard) -> Heartbeat:
+        """A member is here, or here again: with what it runs. It is told when who is silent is lost, here.
 
         Raises:
             Refused: somebody else has its name.
@@ -125,9 +126,10 @@ class Head(Actor):
         if known is None:
             _log.info("%s has joined from %s: %s", card.name, peer.address, card.capabilities)
         self._look_again()
+        return self.system.heartbeat
 
     @endpoint
-    async def enter(self, program: str, address: str, held: tuple[Lease, ...]) -> None:
+    async def enter(self, program: str, address: str, held: tuple[Lease, ...]) -> Heartbeat:
         """A program is here, or here again: with what it holds. ``address`` is where members reach it."""
         if program not in self._programs:
             _log.info("program %s is here, at %s", program, address)
@@ -138,6 +140,7 @@ class Head(Actor):
             member = self._members.get(lease.member)
             if member is None or member.card.incarnation == lease.placed.incarnation:
                 self._restore(lease)
+        return self.system.heartbeat
 
     @endpoint
     async def leave(self, program: str) -> None:

@@ -61,7 +61,8 @@ class Membership(Actor):
         who = Enter("member", member.name, member.incarnation)
         self._head = await connect(self.system, Address.parse(member.head), credentials, who, self._gone)
         with deadline(JOIN_SECONDS):
-            await self._head.ref(HEAD, Head).call(Head.join, card)
+            # All of a cluster go by one lease: who thinks it longer would live beside its successor.
+            self.system.heartbeat = await self._head.ref(HEAD, Head).call(Head.join, card)
 
     async def stopping(self, reason: Reason) -> None:
         if self._head is not None:

@@ -63,7 +63,8 @@ class Cluster(Actor):
         self._head = await connect(self.system, nodes.head, nodes.credentials, who, self._lost)
         address = await nodes.listen(self._head.local_host)
         with deadline(ENTER_SECONDS):
-            await self._head.ref(HEAD, Head).call(Head.enter, nodes.program, address, tuple(nodes.leases.values()))
+            held = tuple(nodes.leases.values())
+            self.system.heartbeat = await self._head.ref(HEAD, Head).call(Head.enter, nodes.program, address, held)
 
     async def stopping(self, reason: Reason) -> None:
         if self._head is not None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from palmette.actors.cluster.membership import Member
 
-_NAME = typer.Option(help="What this node is called. Default: the host's name.", show_default=False)
+_NAME = typer.Option(help="What this node is called. Default: as in its certificate.", show_default=False)
 _CAPABILITY = typer.Option(
     "--capability",
     "-c",
@@ -32,7 +30,7 @@ def node(
     capability: Annotated[list[str] | None, _CAPABILITY] = None,
     limit: Annotated[int | None, typer.Option(help="Children that it takes at most.", show_default=False)] = None,
     loss: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Silence after which a host is lost; the same on all hosts.")
+        float, typer.Option(metavar="SECONDS", help="Silence after which a host is lost. The head's word counts.")
     ] = 15.0,
 ) -> None:
     """Take part in a cluster: run children of programs on this host, until Ctrl-C.
@@ -54,13 +52,13 @@ def node(
         offered = discover(_pairs(capability or ()))
     except ValueError as error:
         raise UsageError(str(error)) from error
-    directory = Credentials.load().directory
+    credentials = Credentials.load()
     member = Member(
-        name=name or platform.node() or "node",
+        name=name or credentials.name,
         incarnation=time.time_ns(),
         capabilities=offered,
         head=str(head),
-        credentials=str(Path(directory).absolute()),
+        credentials=str(credentials.directory.absolute()),
         limit=limit,
     )
     raise typer.Exit(run(_live(member, bind, port if join is None else None, loss)))
@@ -100,11 +98,12 @@ async def _live(member: Member, bind: str, port: int | None, loss: float) -> int
         with interrupts.installed():
             heartbeat = Heartbeat(interval=min(3.0, loss / 5), loss=loss)
             async with System.start(node_tree(member, bind=bind, port=port), heartbeat=heartbeat) as system:
-                role = f"the head, at {member.head}" if port is not None else f"a member of {member.head}"
-                offers = f"and offers {member.capabilities}"
-                console.print(f"[bold]{member.name}[/] is {role}, {offers}. Ctrl-C ends it.", soft_wrap=True)
+                console.print(
+                    f"joined {member.head} as [bold]{member.name}[/], with {member.capabilities}", soft_wrap=True
+                )
                 if port is not None:
-                    console.print(f"Others join it with [cyan]palmette node --join {member.head}[/]")
+                    console.print(f"this is the head; others join with [cyan]palmette node --join {member.head}[/]")
+                console.print("Ctrl-C ends it")
                 await system.wait_ended()
                 console.print(f"{member.name} was removed from the cluster.")
     except asyncio.CancelledError:

@@ -115,7 +115,8 @@ def world() -> SimulatedLoop:
 def node_systems() -> dict[str, System]:
     """The systems of all simulated nodes, by the path of each one's own actor."""
     keeps = [thing for loop in world().nodes.values() for thing in loop._keeps]  # pyright: ignore[reportPrivateUsage]
-    return {str(node.system.own_path): node.system for node in keeps if isinstance(node, SimulatedNode)}
+    nodes = [thing for thing in keeps if isinstance(thing, SimulatedNode) and hasattr(thing, "system")]  # it has booted
+    return {str(node.system.own_path): node.system for node in nodes}
 
 
 def known(system: System) -> dict[str, tuple[str, bool]]:

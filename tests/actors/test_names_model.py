@@ -175,7 +175,7 @@ async def story(plan: list[Command]) -> None:
     assert world().nodes == {}
 
 
-@settings(max_examples=60, phases=PHASES)
+@settings(max_examples=40, phases=PHASES)
 @given(plan=st.lists(commands, max_size=14), seed=st.integers(0, 1000))
 def test_names_and_groups_over_all_nodes_are_what_the_model_says(plan: list[Command], seed: int) -> None:
     simulation.run(lambda: story(plan), seed=seed)

@@ -26,14 +26,12 @@ from palmette.actors.cluster.head import Head
 from palmette.actors.cluster.needs import Needs, needs
 from palmette.actors.cluster.records import ClusterRow, MemberRow
 from palmette.actors.cluster.visit import visit
-from palmette.actors.heartbeat import Heartbeat
 from palmette.supervisors import Backoff, DynamicSupervisor, Supervisor, child
 from palmette.supervisors.spec import ChildSpec
 
 T = TypeVar("T")
 
 PATIENCE = 60.0
-HEARTBEAT = Heartbeat(interval=LOSS / 5, loss=LOSS)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +56,7 @@ def settler(name: str, on: Needs) -> ChildSpec[Settler]:
 @asynccontextmanager
 async def program(lab: Lab, *children: ChildSpec[Actor]) -> AsyncGenerator[System]:
     tree = Supervisor.spec(children=children, max_restarts=50, max_seconds=5.0)
-    async with System.start(tree, cluster=lab.head, heartbeat=HEARTBEAT) as system:
+    async with System.start(tree, cluster=lab.head) as system:
         yield system
 
 
@@ -234,7 +232,7 @@ async def test_what_no_member_offers_fails_at_once_and_says_what_each_lacks(lab:
 async def test_what_a_killed_program_has_on_the_hosts_ends_and_its_places_are_free(lab: Lab) -> None:
     script = Path(__file__).with_name("lab_program.py")
     killed = await asyncio.create_subprocess_exec(
-        sys.executable, str(script), lab.head, str(LOSS), stdout=subprocess.PIPE, env=lab.environment
+        sys.executable, str(script), lab.head, stdout=subprocess.PIPE, env=lab.environment
     )
     assert killed.stdout is not None
     async with asyncio.timeout(PATIENCE):

@@ -13,11 +13,9 @@ from support.hosts import PoorNetwork, running_lab
 
 from palmette.actors import ActorDied, Ref, System, deadline
 from palmette.actors.cluster.needs import needs
-from palmette.actors.heartbeat import Heartbeat
 from palmette.supervisors import Backoff, Supervisor, child
 
 LOSS = 10.0
-HEARTBEAT = Heartbeat(interval=2.0, loss=LOSS)
 
 
 POSSIBLE = os.geteuid() == 0 and shutil.which("ip") is not None and os.path.exists("/dev/net/tun")
@@ -28,7 +26,7 @@ async def test_a_bad_link_delays_and_loses_nothing_that_was_said() -> None:
     with running_lab({"near": (), "far": ()}, network=PoorNetwork(delay=0.1, loss=0.1), loss=LOSS) as lab:
         spec = child(Settler, name="it", on=needs(node="far"), backoff=Backoff(min=0.1), rules={"retryable": "backoff"})
         tree = Supervisor.spec(children=[spec], max_restarts=20)
-        async with System.start(tree, cluster=lab.head, heartbeat=HEARTBEAT) as system:
+        async with System.start(tree, cluster=lab.head) as system:
             ref = system.whereis("it", Settler)
             with deadline(90.0):
                 for _ in range(50):

@@ -229,9 +229,10 @@ class Lab:
         self.nodes: dict[str, HostNode] = {}
         host, port = self.head.split(":")
         for index, (name, offered) in enumerate(capabilities.items()):
-            place = ["--bind", host, "--port", port] if index == 0 else ["--join", self.head]
+            head = ["--bind", host, "--port", port, "--loss", str(loss)]
+            place = head if index == 0 else ["--join", self.head]
             says = [word for capability in offered for word in ("--capability", capability)]
-            command = [*network.inside(index), *NODE, "--name", name, "--loss", str(loss), *place, *says]
+            command = [*network.inside(index), *NODE, "--name", name, *place, *says]
             self.nodes[name] = HostNode(name, command, home, self.environment)
 
     def start(self) -> None:
