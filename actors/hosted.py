@@ -117,7 +117,8 @@ class Hosted(Direct):
         slot, system = self.slot, self.system
         silent = self.link.lost
         if not isinstance(silent, Unreachable):
-            silent = Killed(f"its process {self.pid} ended without a word: {why}")
+            where = "" if self.placed is None else f" on {self.placed.node}"
+            silent = Killed(f"its process {self.pid}{where} ended without a word: {why}")
         child, reason = self._last_words or (self.path, silent)
         if self._killed is not None and not is_graceful(reason):
             child, reason = self.path, self._killed

@@ -23,7 +23,7 @@ class ToHead(logging.Handler):
     """Sends records over the link. While that is congested they are dropped: news gives way to messages."""
 
     def __init__(self, system: System, link: Link) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__()  # which records there are is for the loggers' own levels to say
         self._system = system
         self._link = link
         self._thread = threading.get_ident()

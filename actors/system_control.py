@@ -1,7 +1,7 @@
 """A control socket for any system: ``System.start(tree, control="name")``, and ``palmette tree name`` from elsewhere.
 
-The verbs are ``tree``, ``why`` (with a ``path``), ``status`` and ``stop``; the answer is a :class:`SystemReply`. Runs and
-agent programs have sockets of their own, which know more.
+The verbs are ``tree``, ``why`` (with a ``path``), ``status`` and ``stop``; the answer is a :class:`SystemReply`. Runs
+and agent programs have sockets of their own, which know more.
 """
 
 from __future__ import annotations

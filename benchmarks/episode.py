@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from palmette.actors.cluster.needs import Needs
 from palmette.agents.conversation import ModelClient
 from palmette.agents.react import ReactLimits
 from palmette.agents.tools import Tool
@@ -76,6 +77,10 @@ class EpisodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The registered name of a pool of machines of that image; ``None``: each episode makes its own."""
     warm: int | None = None
     """Machines that the pool keeps up for the next episodes; ``None``: a few."""
+    on: Needs | None = None
+    """What the hosts offer that the pool's machines live on; ``None``: they live in this process."""
+    fleets: int = 1
+    """Processes on such hosts that the machines are divided among."""
     limits: ReactLimits = ReactLimits()
     seconds: float = 1800.0
     """Deadline of an episode from its start, all attempts and judging included."""

@@ -3,7 +3,8 @@
     /                     rest_for_one, ends when the runner has finished
     ├── journal           the run store's owner
     ├── rollouts          one_for_all
-    │   ├── machines      warm ones, and no more at a time than the provider can bear (where not `local`)
+    │   ├── machines      warm ones, and no more at a time than the provider can bear (where not `local`); in a
+    │   │                 cluster they live on its members
     │   ├── pool          plays episodes, one result each
     │   └── episodes      dynamic: one tree per episode under way
     └── runner            asks for every episode of the plan that the journal does not know as ended
@@ -22,6 +23,7 @@ from collections.abc import Coroutine, Sequence
 import msgspec
 
 from palmette.actors import Actor, TaskDone, deadline
+from palmette.actors.cluster.needs_text import parse_needs
 from palmette.agents.conversation import ModelClient
 from palmette.agents.names import model_client, parse_agent, parse_model
 from palmette.agents.react import ReactLimits
@@ -64,9 +66,15 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Episodes per task."""
     seed: int = 0
     episode_seconds: float = 1800.0
+    cluster: str | None = None
+    """The head (``HOST:PORT``) of the cluster whose members the machines live on; ``None``: they live here."""
+    fleets: int | None = None
+    """Processes there that the machines are divided among; ``None``: one for each member."""
+    needs: tuple[str, ...] = ()
+    """What a member must offer for that, each as ``KEY=VALUE``."""
 
     def __post_init__(self) -> None:
-        for name in ("concurrency", "samples", "limit"):
+        for name in ("concurrency", "samples", "limit", "fleets"):
             value: int | None = getattr(self, name)
             if value is not None and value < 1:
                 raise BadOption(f"--{name} is at least 1, got {value}")
@@ -74,6 +82,12 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise BadOption(f"--warm is at least 0, got {self.warm}")
         if self.episode_seconds <= 0:
             raise BadOption(f"--episode-seconds is more than 0, got {self.episode_seconds:g}")
+        if self.cluster is None and (self.fleets is not None or self.needs):
+            raise BadOption("--fleets and --needs are about a cluster's members; say which: --cluster HOST:PORT")
+        try:
+            parse_needs(self.needs)
+        except ValueError as error:
+            raise BadOption(f"--needs: {error}") from error
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +97,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     benchmark: Benchmark
     client: ModelClient
     plan: tuple[EpisodeRequest, ...]
+    fleets: int = 1
+    """Where ``config.cluster`` says so: the processes on its members that machines are divided among."""
 
 
 def prepare(config: RunConfig) -> Prepared:
@@ -107,7 +123,7 @@ def prepare(config: RunConfig) -> Prepared:
         for task in tasks
         for sample in range(config.samples)
     )
-    return Prepared(config=config, benchmark=benchmark, client=client, plan=plan)
+    return Prepared(config=config, benchmark=benchmark, client=client, plan=plan, fleets=config.fleets or 1)
 
 
 def seed_of(seed: int, task: str, sample: int) -> int:
@@ -118,13 +134,17 @@ def seed_of(seed: int, task: str, sample: int) -> int:
 def run_tree(prepared: Prepared, *, run: str, journal: str) -> ChildSpec[Supervisor]:
     """The tree of run ``run``, whose row is in the journal at the URL ``journal`` already."""
     config = prepared.config
+    far = prepared.benchmark.needs_machine and config.cluster is not None
+    pooled = prepared.benchmark.needs_machine and (far or config.warm or config.machine != "local")
     settings = EpisodeSettings(
         run=run,
         benchmark=prepared.benchmark,
         client=prepared.client,
         machine=config.machine,
-        pool=POOL if prepared.benchmark.needs_machine and (config.warm or config.machine != "local") else None,
+        pool=POOL if pooled else None,
         warm=config.warm,
+        on=parse_needs(config.needs) if far else None,
+        fleets=prepared.fleets if far else 1,
         limits=ReactLimits(seconds=config.episode_seconds),
         seconds=config.episode_seconds + 60.0,
     )
@@ -178,7 +198,13 @@ def rollouts_spec(settings: EpisodeSettings, concurrency: int) -> ChildSpec[Supe
     if settings.pool is not None:
         warm = min(concurrency, WARM) if settings.warm is None else settings.warm
         machines = machine_pool(
-            settings.machine, settings.run, warm=warm, most=concurrency + warm, register=settings.pool
+            settings.machine,
+            settings.run,
+            warm=warm,
+            most=concurrency + warm,
+            register=settings.pool,
+            on=settings.on,
+            fleets=settings.fleets,
         )
         children.insert(0, machines)
     return Supervisor.spec(

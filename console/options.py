@@ -22,6 +22,12 @@ JournalOption = Annotated[
         show_default=False,
     ),
 ]
+ClusterOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT", envvar="PALMETTE_CLUSTER", help="The head of a cluster, whose members machines live on."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, or the beginning of it.")]
 AnyRunArgument = Annotated[

@@ -175,7 +175,8 @@ async def _run(stage: Stage) -> None:
         stage.log.append(line)
         if not is_interactive():
             say(line)
-    async with System.start(stage.work.tree(stage.run, stage.journal), name=stage.run) as system:
+    tree = stage.work.tree(stage.run, stage.journal)
+    async with System.start(tree, name=stage.run, cluster=stage.work.cluster) as system:
         stage.system = system
         await system.wait_ended()
 

@@ -7,7 +7,7 @@ reads it back from there.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, TypeVar, cast
@@ -42,6 +42,8 @@ class Work:
     """Episodes that it asks for in all."""
     machine: str | None = None
     """The image of its machines, if it needs any."""
+    cluster: str | None = None
+    """The head of the cluster that they live in, if they do."""
     tree: TreeOf
     """``(run, journal)`` to the tree."""
     close: Callable[[], Awaitable[None]]
@@ -62,6 +64,10 @@ def evaluation(config: RunConfig) -> Work:
         if address and "@" in urlsplit(address.partition("@")[2] or address).netloc:
             raise BadOption("a model's address must hold no password: it is kept in the journal; use OPENAI_API_KEY")
     prepared = prepare(config)
+    cluster = config.cluster if prepared.benchmark.needs_machine else None
+    if cluster is not None:
+        members = members_for(config.needs, cluster)
+        prepared = msgspec.structs.replace(prepared, fleets=config.fleets or members)
     if isinstance(prepared.client, OpenAIClient):
         reach(prepared.client.base_url)
     planned = len(prepared.plan)
@@ -72,9 +78,32 @@ def evaluation(config: RunConfig) -> Work:
         title=" · ".join(filter(None, (config.benchmark, config.agent, config.model))),
         planned=planned,
         machine=config.machine if prepared.benchmark.needs_machine else None,
+        cluster=cluster,
         tree=lambda run, journal: run_tree(prepared, run=run, journal=journal),
         close=prepared.client.close,
     )
+
+
+def members_for(needs: Sequence[str], cluster: str) -> int:
+    """How many members of ``cluster`` offer what is needed, at least 1. Blocks.
+
+    Raises:
+        Failed: no head answers.
+        ClusterError: this host has no credentials for it.
+        Unsatisfiable: no member offers that.
+    """
+    from palmette.actors.cluster.head import Head
+    from palmette.actors.cluster.needs_text import parse_needs
+    from palmette.actors.cluster.placement import Accounts
+    from palmette.console.commands.nodes import ask
+
+    wanted = parse_needs(needs)
+    accounts = Accounts()
+    for member in ask(cluster, lambda head: head.call(Head.cluster)).members:
+        if member.state == "up":
+            accounts.add(member.name, member.incarnation, member.capabilities)
+    accounts.place("machines", wanted)
+    return sum(not member.lacks(wanted, idle=True) for member in accounts.members.values())
 
 
 def training(config: TrainConfig) -> Work:
@@ -108,9 +137,12 @@ def fields(config: msgspec.Struct) -> dict[str, object]:
     return cast("dict[str, object]", msgspec.to_builtins(config))
 
 
-def resumed(run: Run) -> Work:
-    """The work of a run that stands in the journal. Blocks."""
-    return evaluation(run_config(run)) if kind_of(run) == "evaluate" else training(train_config(run))
+def resumed(run: Run, cluster: str | None = None) -> Work:
+    """The work of a run that stands in the journal; of an evaluation on ``cluster``, if that is given. Blocks."""
+    if kind_of(run) == "train":
+        return training(train_config(run))
+    config = run_config(run)
+    return evaluation(msgspec.structs.replace(config, cluster=cluster or config.cluster))
 
 
 def kind_of(run: Run) -> Kind:
@@ -158,5 +190,6 @@ def command_of(run: Run) -> str:
         if field.name in ("benchmark", "options", "output_dir") or value == field.default:
             continue
         option = f"--{field.name.replace('_', '-')}"
-        words += [option] if value is True else [option, str(value)]
+        for one in cast("tuple[object, ...]", value) if isinstance(value, tuple) else (value,):
+            words += [option] if one is True else [option, str(one)]
     return shlex.join(words)

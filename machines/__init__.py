@@ -28,8 +28,9 @@ from palmette.machines.errors import (
 from palmette.machines.evidence import Evidence
 from palmette.machines.hosted import HostedMachine
 from palmette.machines.images import images, machine_for, register_backend
+from palmette.machines.lease import LeasedMachine
 from palmette.machines.local import LocalMachine
-from palmette.machines.pool import LeasedMachine, MachinePool, machine_pool
+from palmette.machines.pool import MachinePool, machine_pool
 from palmette.machines.reaper import ReapReport, reap
 from palmette.machines.remote import RemoteMachine
 from palmette.machines.snapshots import delete_snapshot

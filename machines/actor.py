@@ -85,9 +85,10 @@ class MachineActor(Actor):
         # An actor that is killed does not get to stopping(), but its tasks are cancelled whatever ends it.
         try:
             await self.system.loop.create_future()
-        finally:
+        except asyncio.CancelledError:
             if not self._is_stopping:
                 await self._stop_all()
+            raise
 
     async def _stop_all(self) -> None:
         outcomes = await asyncio.gather(*(one.stop() for one in self._machines.values()), return_exceptions=True)
@@ -165,20 +166,11 @@ class MachineActor(Actor):
     ) -> int:
         """Start a process; its number, for the endpoints below. It runs until its deadline if nobody ends it."""
         self._dirty = True
-        return self._ordinary(
-            self._with_ticket(
-                self._opened(
-                    self._on(
-                        machine,
-                        lambda one: one.open(
-                            command, timeout=timeout, env=env, cwd=cwd, limits=limits, terminal=terminal
-                        ),
-                    ),
-                    ticket,
-                ),
-                ticket,
-            )
+        opening = self._on(
+            machine,
+            lambda one: one.open(command, timeout=timeout, env=env, cwd=cwd, limits=limits, terminal=terminal),
         )
+        return self._ordinary(self._with_ticket(self._opened(opening, ticket), ticket))
 
     @endpoint
     async def process_read(self, process: int) -> tuple[StreamName, bytes] | None:

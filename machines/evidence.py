@@ -16,6 +16,7 @@ Cause = Literal[
     "too_many_processes",  # a fork failed at the limit
     "runner_killed",  # the machine lives, but a command killed our own process inside it
     "machine_killed",  # container, sandbox or namespace ended without our asking
+    "host_lost",  # the host, or our process there, that it was kept from is gone
     "machine_removed",  # it does not exist any more
     "connection_lost",  # the way to it is gone; what happens there is unknown
     "daemon_gone",  # who runs the machines does not answer: refused, closed

@@ -2,8 +2,9 @@
 
 Providers limit creation (five a second, a quota of sandboxes), and a daemon that is asked for two hundred containers at
 once serves none of them in time. Whoever makes a machine goes through the gate of its pool first. The number at the
-same time follows additive increase, multiplicative decrease: each maker that dies before its machine is up halves it,
-each machine made adds a little, up to what was configured.
+same time follows additive increase, multiplicative decrease: each maker that crashes before its machine is up halves
+it, each machine made adds a little, up to what was configured. (One that is lost with its host says nothing of the
+provider.)
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections import deque
 
 import msgspec
 
-from palmette.actors import Actor, Down, Ref, Refused, ReplyToken, endpoint
+from palmette.actors import Actor, Down, Killed, Ref, Refused, ReplyToken, Unreachable, endpoint
 
 
 class GateStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,10 +94,11 @@ class Gate(Actor):
             case Opening():
                 self._is_waiting = False
                 self._admit()
-            case Down(ref):
+            case Down(ref, reason):
                 if self._inside.pop(ref.path, None) is not None:
-                    self._refused += 1
-                    self._width = max(1.0, self._width / 2)
+                    if not isinstance(reason, Killed | Unreachable):
+                        self._refused += 1
+                        self._width = max(1.0, self._width / 2)
                     self._admit()
             case _:
                 await super().receive(message)

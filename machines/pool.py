@@ -2,16 +2,20 @@
 
 ::
 
-    machines                 one_for_all
+    machines                 rest_for_one
     ├── gate                 how many may be made at a time, and per second
-    ├── fleet                dynamic: one actor per machine
-    └── pool                 who has which; keeps so many warm
+    ├── pool                 who has which; keeps so many warm
+    └── fleet                dynamic: one actor per machine
+        or fleets            several of them, on hosts that offer what is needed: palmette.machines.fleet
+
+No fleet makes sense of what an earlier pool has given out, and starts over with it; the pool goes on without a fleet
+that is lost, with those that are left.
 
 A machine is leased by an actor and belongs to it until it gives it back or ends; then it is thrown away (nobody is
-given a machine that another has worked in) and another is made. :class:`LeasedMachine` does this for a tree that has
-a machine as a child. A machine that is lost is an exit: whoever leased it is told by its link, the fleet makes a new
-one, after a backoff where the provider is at its limit (:data:`RULES`); an image that cannot be used is not tried
-again.
+given a machine that another has worked in) and another is made. :class:`~palmette.machines.LeasedMachine` does this for
+a tree that has a machine as a child. A machine that is lost is an exit: whoever leased it is told by its link, and
+another is made, after a backoff where the provider is at its limit (:data:`BACKOFF`); an image that cannot be used is
+not tried again.
 
     >>> from palmette.machines.pool import machine_pool
     >>> machine_pool("docker:python:3.12", "run-1", warm=4, most=64, per_second=5.0)
@@ -35,22 +39,34 @@ import msgspec
 
 from palmette.actors import (
     Actor,
+    ActorDied,
     Crashed,
+    DeadlineExceeded,
     Down,
+    Killed,
     Reason,
     Ref,
     Refused,
     ReplyToken,
-    deadline,
+    Unreachable,
     describe,
     endpoint,
 )
+from palmette.actors.cluster.needs import Needs
+from palmette.actors.exits import reason_of
 from palmette.machines.actor import MachineActor
+from palmette.machines.fleet import FleetUp, MachineUp, PooledMachine, fleet_spec, fleets_spec
 from palmette.machines.gate import Gate
-from palmette.supervisors import Backoff, BadSpec, ChildSpec, DynamicSupervisor, Supervisor, child
+from palmette.supervisors import (
+    Backoff,
+    BadSpec,
+    ChildSpec,
+    DynamicSupervisor,
+    StartRefused,
+    Supervisor,
+    child,
+)
 
-START_SECONDS: Final = 600.0
-"""For one machine to come up, its turn at the gate included."""
 LEASE_SECONDS: Final = 900.0
 """How long who needs a machine waits for one."""
 STOP_SECONDS: Final = 30.0
@@ -94,6 +110,8 @@ class PoolStatistics(msgspec.Struct, frozen=True, kw_only=True):
     leased: int
     waiting: int
     """Who waits for a machine."""
+    fleets: int
+    """Where machines can be started at present."""
     last_failure: str = ""
 
 
@@ -118,23 +136,13 @@ class Member(msgspec.Struct):
     """The pool's record of one machine."""
 
     machine: Ref[MachineActor]
-    monitor: int
+    fleet: str
+    """Its path."""
+    monitor: int | None = None
+    """On the machine, once it has been started."""
     state: Literal["starting", "warm", "leased"] = "starting"
     holder: int | None = None
     """The monitor on who has it."""
-
-
-class PooledMachine(MachineActor):
-    """A machine that comes up through the gate, and tells the pool when it is there."""
-
-    async def continued(self) -> None:
-        above = self.path.rpartition("/")[0].rpartition("/")[0]
-        gate = self.system.ref_at(f"{above}/gate", Gate)
-        with deadline(START_SECONDS):
-            await gate.call(Gate.enter, self.ref)
-        await super().continued()
-        gate.cast(Gate.leave, self.ref)
-        self.system.ref_at(f"{above}/pool", MachinePool).cast(MachinePool.is_up, self.ref)
 
 
 class MachinePool(Actor):
@@ -145,6 +153,8 @@ class MachinePool(Actor):
         self._owner = owner
         self._spare = warm
         self._most = most
+        self._fleets: dict[str, tuple[Ref[DynamicSupervisor], int]] = {}
+        """Those that are up, by path, each with the monitor on it."""
         self._members: dict[str, Member] = {}
         self._by_holder: dict[int, Member] = {}
         self._warm: deque[Member] = deque()
@@ -157,9 +167,6 @@ class MachinePool(Actor):
         self._is_pausing = False
         self._last_failure = ""
         self._last_cause = ""
-
-    async def continued(self) -> None:
-        await self._fill()
 
     # --- for those who need machines ---------------------------------------------------------------------------------
 
@@ -176,7 +183,7 @@ class MachinePool(Actor):
         self._waiting[number] = Waiter(holder, self.reply_later())
         self.send_after(LEASE_SECONDS, GiveUp(number))
         self._serve()
-        await self._fill()
+        self._fill()
         return holder  # pyright: ignore[reportReturnType] - not looked at: the reply is owed
 
     @endpoint
@@ -184,7 +191,7 @@ class MachinePool(Actor):
         """``machine`` is not needed any more, and is thrown away. One that is not leased is fine, too."""
         member = self._members.get(machine.path)
         if member is not None and member.state == "leased":
-            await self._throw_away(member)
+            self._throw_away(member)
 
     @endpoint
     async def statistics(self) -> PoolStatistics:
@@ -195,34 +202,30 @@ class MachinePool(Actor):
             starting=states["starting"],
             leased=states["leased"],
             waiting=sum(waiter.token.is_wanted() for waiter in self._waiting.values()),
+            fleets=len(self._fleets),
             last_failure=self._last_failure,
         )
 
-    # --- for machines ------------------------------------------------------------------------------------------------
-
-    @endpoint
-    async def is_up(self, machine: Ref[MachineActor]) -> None:
-        """A machine of this pool may be used."""
-        member = self._members.get(machine.path)
-        if member is None or member.state != "starting":
-            return
-        self._failures = 0
-        self._absent_since = None
-        member.state = "warm"
-        self._warm.append(member)
-        self._serve()
+    # --- what it is told ---------------------------------------------------------------------------------------------
 
     async def receive(self, message: object) -> None:
         match message:
+            case MachineUp(machine):
+                self._is_up(machine)
+            case FleetUp(fleet):
+                self._fleets[fleet.path] = (fleet, self.monitor(fleet))
+                self._fill()
             case Down(ref, reason, monitor):
                 held = self._by_holder.get(monitor)
                 if held is not None:
-                    await self._throw_away(held)
+                    self._throw_away(held)
+                elif self._fleets.get(ref.path, (None, None))[1] == monitor:
+                    del self._fleets[ref.path]  # of its machines we are told one by one
                 else:
-                    await self._lost(ref.path, reason)
+                    self._lost(ref.path, reason)
             case Refill():
                 self._is_pausing = False
-                await self._fill()
+                self._fill()
             case GiveUp(number):
                 waiter = self._waiting.pop(number, None)
                 if waiter is not None:
@@ -234,26 +237,55 @@ class MachinePool(Actor):
 
     # --- the machines ------------------------------------------------------------------------------------------------
 
-    async def _fill(self) -> None:
-        """Start as many machines as are missing."""
-        if self._is_pausing:
+    def _fill(self) -> None:
+        """Start as many machines as are missing, where there are the fewest."""
+        if self._is_pausing or not self._fleets:
             return
         wanted = sum(waiter.token.is_wanted() for waiter in self._waiting.values()) + self._spare
         ready = sum(member.state != "leased" for member in self._members.values())
         room = wanted if self._most is None else self._most - len(self._members)
-        fleet = self.sibling("fleet", DynamicSupervisor)
+        load = Counter(dict.fromkeys(self._fleets, 0))
+        load.update(member.fleet for member in self._members.values() if member.fleet in self._fleets)
         for _ in range(min(wanted - ready, room)):
-            spec = child(
-                PooledMachine,
-                self._image,
-                self._owner,
-                name=f"m{next(self._numbers)}",
-                restart="temporary",
-                shutdown=STOP_SECONDS,
-            )
-            path = await fleet.call(DynamicSupervisor.start_child, spec)
-            machine = self.system.ref_at(path, MachineActor)
-            self._members[path] = Member(machine, self.monitor(machine))
+            path = min(load, key=load.__getitem__)
+            load[path] += 1
+            name = f"m{next(self._numbers)}"
+            member = Member(self.system.ref_at(f"{path}/{name}", MachineActor), path)
+            self._members[member.machine.path] = member
+            # Beside the mailbox: one fleet that does not answer must not keep the others' machines waiting.
+            self.start_task(self._start(self._fleets[path][0], member, name))
+
+    async def _start(self, fleet: Ref[DynamicSupervisor], member: Member, name: str) -> None:
+        spec = child(
+            PooledMachine,
+            self._image,
+            self._owner,
+            self.sibling("gate", Gate),
+            self.ref,
+            name=name,
+            restart="temporary",
+            shutdown=STOP_SECONDS,
+        )
+        try:
+            await fleet.call(DynamicSupervisor.start_child, spec)
+        except StartRefused as refused:
+            self._lost(member.machine.path, reason_of(refused))
+        except (ActorDied, DeadlineExceeded) as error:
+            self._lost(member.machine.path, Killed(f"with its fleet: {error}"))
+        else:
+            member.monitor = self.monitor(member.machine)
+
+    def _is_up(self, machine: Ref[MachineActor]) -> None:
+        member = self._members.get(machine.path)
+        if member is None:
+            # Its start was given up; or it is on its way out already, and this does not hurry it.
+            self.start_task(machine.terminate(timeout=STOP_SECONDS))
+        elif member.state == "starting":
+            self._failures = 0
+            self._absent_since = None
+            member.state = "warm"
+            self._warm.append(member)
+            self._serve()
 
     def _serve(self) -> None:
         """Give warm machines to those who wait, first come first served."""
@@ -267,21 +299,21 @@ class MachinePool(Actor):
             self._by_holder[member.holder] = member
             waiter.token.reply(member.machine)
 
-    async def _throw_away(self, member: Member) -> None:
+    def _throw_away(self, member: Member) -> None:
         """End a machine and make room for another."""
         self._forget(member)
         # Not through the fleet's terminate_child: that would stop one after the other, and hold up those that start.
         self.start_task(member.machine.terminate(timeout=STOP_SECONDS))
-        await self._fill()
+        self._fill()
 
-    async def _lost(self, path: str, reason: Reason) -> None:
+    def _lost(self, path: str, reason: Reason) -> None:
         member = self._members.get(path)
         if member is None:
             return
         was_starting = member.state == "starting"
         self._forget(member)
-        if not was_starting:
-            await self._fill()
+        if not was_starting or isinstance(reason, Killed | Unreachable):
+            self._fill()  # it is not the provider's word that there is no more to be had
             return
         self._last_failure = describe(reason)
         self._last_cause = reason.cause if isinstance(reason, Crashed) else ""
@@ -309,43 +341,13 @@ class MachinePool(Actor):
 
     def _forget(self, member: Member) -> None:
         self._members.pop(member.machine.path, None)
-        self.demonitor(member.monitor)
+        if member.monitor is not None:
+            self.demonitor(member.monitor)
         if member.state == "warm":
             self._warm.remove(member)
         if member.holder is not None:
             self.demonitor(member.holder)
             del self._by_holder[member.holder]
-
-
-class LeasedMachine(Actor):
-    """A machine of a pool as a child in somebody's tree: leased when it starts, thrown away when it ends.
-
-    Ends with the machine, for the machine's reason.
-    """
-
-    def __init__(self, pool: str = "machines") -> None:
-        self._pool_path = pool
-        self._machine: Ref[MachineActor] | None = None
-
-    async def continued(self) -> None:
-        with deadline(LEASE_SECONDS + 10.0):  # the pool gives up first, and says why
-            self._machine = await self._pool.call(MachinePool.lease, self.ref)
-        self.link(self._machine)
-
-    async def stopping(self, reason: Reason) -> None:
-        # One that is killed does not get here: the pool watches it.
-        if self._machine is not None and self._pool.is_alive():
-            self._pool.cast(MachinePool.give_back, self._machine)
-
-    @endpoint
-    async def machine(self) -> Ref[MachineActor]:
-        """The machine."""
-        assert self._machine is not None, "continued() comes before any request"
-        return self._machine
-
-    @property
-    def _pool(self) -> Ref[MachinePool]:
-        return self.system.whereis(self._pool_path, MachinePool)
 
 
 def machine_pool(
@@ -357,6 +359,8 @@ def machine_pool(
     at_once: int = 8,
     per_second: float | None = None,
     register: str = "machines",
+    on: Needs | None = None,
+    fleets: int = 1,
 ) -> ChildSpec[Supervisor]:
     """Describe a pool of machines of ``image`` that belong to run ``owner``.
 
@@ -365,16 +369,22 @@ def machine_pool(
         most: machines there may be, leased ones included; ``None``: as many as are asked for.
         at_once: machines that may be made at the same time.
         per_second: machines that may be begun per second.
-        register: the name that :class:`LeasedMachine` finds the pool by.
+        register: the name that :class:`~palmette.machines.LeasedMachine` finds the pool by.
+        on: what the hosts offer that the machines live on, each fleet of them in a process there. Without it they live
+            in this process.
+        fleets: how many fleets there are with ``on``. They are spread over the hosts, if ``on`` does not say otherwise.
 
     Raises:
         BadSpec: ``warm`` is more than ``most``, or one of them makes no sense.
     """
     if warm < 0 or (most is not None and most < max(1, warm)):
         raise BadSpec(f"a pool keeps 0 <= warm <= most machines, and at least one may be there; got {warm} and {most}")
+    if on is None and fleets != 1:
+        raise BadSpec(f"{fleets} fleets want hosts to live on; say on=needs(...), or leave fleets out")
+    where: ChildSpec[Actor] = fleet_spec(register) if on is None else fleets_spec(register, image, fleets, on)
     children: list[ChildSpec[Actor]] = [
         child(Gate, at_once, per_second, name="gate", register=f"{register}.gate"),
-        DynamicSupervisor.spec(name="fleet", register=f"{register}.fleet"),
         child(MachinePool, image, owner, warm, most, name="pool", register=register),
+        where,
     ]
-    return Supervisor.spec(name="machines", register=f"{register}.tree", strategy="one_for_all", children=children)
+    return Supervisor.spec(name="machines", register=f"{register}.tree", strategy="rest_for_one", children=children)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
-from palmette.console.options import JournalOption, JsonOption, RunArgument
+from palmette.console.options import ClusterOption, JournalOption, JsonOption, RunArgument
 
 
-def resume(run: RunArgument, journal: JournalOption = None, json: JsonOption = False) -> None:
-    """Go on with a run that was interrupted or killed. What had ended is not played again."""
+def resume(
+    run: RunArgument, cluster: ClusterOption = None, journal: JournalOption = None, json: JsonOption = False
+) -> None:
+    """Go on with a run that was interrupted or killed. What had ended is not played again.
+
+    It goes on where it was played, this host or a cluster, unless `--cluster` says otherwise.
+    """
     from palmette.benchmarks.journal import JournalStore
     from palmette.console.failures import say
     from palmette.console.options import journal_url
@@ -25,4 +30,4 @@ def resume(run: RunArgument, journal: JournalOption = None, json: JsonOption = F
         say(f"run {found.id} is complete: there is nothing to resume")
         conclude(found, journal, as_json=json)
         return
-    go_on(found, lambda _: resumed(found), journal, as_json=json)
+    go_on(found, lambda _: resumed(found, cluster), journal, as_json=json)

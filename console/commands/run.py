@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from palmette.console.options import JournalOption, JsonOption
+from palmette.console.options import ClusterOption, JournalOption, JsonOption
 
 Option = typer.Option
 
@@ -35,12 +35,25 @@ def run(
     samples: Annotated[int, Option(help="Episodes per task.")] = 1,
     seed: Annotated[int, Option(help="Of the sampling; the same seed samples alike.")] = 0,
     episode_seconds: Annotated[float, Option(help="Time limit of an episode.")] = 1800.0,
+    cluster: ClusterOption = None,
+    fleets: Annotated[
+        int | None, Option(help="Processes on the members that machines live in.", show_default="one for each")
+    ] = None,
+    needs: Annotated[
+        list[str] | None,
+        Option(
+            metavar="KEY=VALUE",
+            help="What a member must offer for that: docker=yes, zone=eu. May be given again.",
+            show_default=False,
+        ),
+    ] = None,
     journal: JournalOption = None,
     json: JsonOption = False,
 ) -> None:
     """Play a benchmark with an agent, and score it.
 
     A run that was interrupted, or killed at any moment, goes on with `palmette resume`: every task ends exactly once.
+    With `--cluster`, its machines live on the cluster's members, and the loss of one costs what ran there a restart.
 
     Examples: `palmette run trail --agent reference` · `palmette run gsm8k --data DIR --agent recorded:175b_finetuning`
     """
@@ -61,5 +74,8 @@ def run(
         samples=samples,
         seed=seed,
         episode_seconds=episode_seconds,
+        cluster=cluster,
+        fleets=fleets,
+        needs=tuple(needs or ()),
     )
     begin(lambda run_id: evaluation(config), journal, as_json=json)

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import cast
 
 import pytest
+from pool_support import Provider, Worker, play
+from pool_support import provider as provider
 
-from palmette.actors import Actor, ActorDied, MaxRestarts, Ref, System, deadline, endpoint, root_cause, simulation
+from palmette.actors import ActorDied, MaxRestarts, Ref, System, deadline, root_cause
 from palmette.actors.simulation import RandomFaults
 from palmette.machines import MachineActor, MachineError, MachineLost
-from palmette.machines import actor as machine_actor
-from palmette.machines.contract import Machine
 from palmette.machines.errors import ImageUnusable
 from palmette.machines.evidence import Evidence
 from palmette.machines.gate import Gate
+from palmette.machines.lease import LeasedMachine
 from palmette.machines.pool import (
     ABSENT_SECONDS,
     LEASE_SECONDS,
     ImageRefused,
-    LeasedMachine,
     MachinePool,
     ProviderAbsent,
     machine_pool,
@@ -28,117 +26,6 @@ from palmette.machines.pool import (
 from palmette.supervisors import BadSpec, DynamicSupervisor, Supervisor, child
 
 pytestmark = pytest.mark.usefixtures("provider")
-
-
-class Provider:
-    """Makes machines in a second each, and keeps the books."""
-
-    def __init__(self) -> None:
-        self.made = 0
-        self.coming_up = 0
-        self.most_coming_up = 0
-        self.begun: list[float] = []
-        self.up: set[str] = set()
-        self.ever_up: list[str] = []
-        self.most_up = 0
-        self.lost: set[str] = set()
-        """Machines that went away by themselves."""
-        self.refusals: list[Exception] = []
-        """What the next machines that are asked for get instead."""
-
-    def machine(self, image: str, *, owner: str) -> Machine:
-        self.made += 1
-        return cast("Machine", _Machine(self, f"{owner}.{self.made}"))
-
-
-class _Machine:
-    def __init__(self, provider: Provider, id: str) -> None:
-        self._provider = provider
-        self.id = id
-
-    async def start(self) -> None:
-        provider = self._provider
-        provider.begun.append(asyncio.get_running_loop().time())
-        provider.coming_up += 1
-        provider.most_coming_up = max(provider.most_coming_up, provider.coming_up)
-        try:
-            await asyncio.sleep(1.0)
-            if provider.refusals:
-                raise provider.refusals.pop(0)
-        finally:
-            provider.coming_up -= 1
-        provider.up.add(self.id)
-        provider.ever_up.append(self.id)
-        provider.most_up = max(provider.most_up, len(provider.up))
-
-    async def put(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
-        raise MachineLost("somebody removed the container", Evidence(cause="machine_removed"))
-
-    async def probe(self, *, timeout: float = 5.0) -> float:
-        if self.id in self._provider.lost:
-            raise MachineLost("the container is gone", Evidence(cause="machine_removed"))
-        return 0.0
-
-    async def stop(self) -> None:
-        self._provider.up.discard(self.id)
-
-
-@pytest.fixture
-def provider(monkeypatch: pytest.MonkeyPatch) -> Provider:
-    provider = Provider()
-    monkeypatch.setattr(machine_actor, "machine_for", provider.machine)
-    return provider
-
-
-class Worker(Actor):
-    """Leases a machine for some seconds, again and again."""
-
-    def __init__(self, rounds: int) -> None:
-        self._rounds = rounds
-        self.used: list[str] = []
-
-    @endpoint
-    async def work(self) -> list[str]:
-        return self.answer_later(self._work())
-
-    async def _work(self) -> list[str]:
-        pool = self.system.whereis("machines", MachinePool)
-        used: list[str] = []
-        for _ in range(self._rounds):
-            with deadline(600.0):
-                machine = await pool.call(MachinePool.lease, self.ref)
-            used.append(await machine.call(MachineActor.id))
-            await asyncio.sleep(5.0)
-            pool.cast(MachinePool.give_back, machine)
-        return used
-
-
-def play(
-    main: Callable[[System, Ref[MachinePool]], Awaitable[None]],
-    *,
-    workers: int = 0,
-    seed: int = 0,
-    faults: RandomFaults | None = None,
-    **options: object,
-) -> None:
-    """Run ``main`` beside a pool, in simulation."""
-    pool = machine_pool("docker:thing", "run", **options)  # pyright: ignore[reportArgumentType]
-    holders = [child(Worker, 3, name=f"w{number}", restart="temporary") for number in range(workers)]
-    tree = Supervisor.spec(max_restarts=100, children=[pool, DynamicSupervisor.spec(name="others"), *holders])
-
-    async def program() -> None:
-        async with System.start(tree) as system:
-            await main(system, system.whereis("machines", MachinePool))
-        assert system.statistics().actors == 0
-
-    simulation.run(program, seed=seed, faults=() if faults is None else faults)
-
-
-@pytest.fixture(autouse=True)
-def nothing_left(provider: Provider) -> object:
-    yield
-    assert not provider.up
-    assert not provider.coming_up
 
 
 def test_warm_machines_are_there_before_anybody_asks_and_are_replaced_when_taken(provider: Provider) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from palmette.actors import System, SystemStatistics
+from palmette.actors.heartbeat import Heartbeat
 from palmette.agents.conversation import Completion, Message, ModelClient, ToolCall
 from palmette.agents.scripted import Reply, ScriptedClient
 from palmette.agents.tools import Tool, tool
@@ -151,6 +152,8 @@ async def play(
     samples: int = 1,
     meanwhile: Callable[[System], Awaitable[None]] | None = None,
     timeout: float = 30.0,
+    cluster: str | None = None,
+    heartbeat: Heartbeat | None = None,
 ) -> Played:
     """Play all tasks to the end of the tree, with ``meanwhile`` beside it."""
     plan = [
@@ -159,7 +162,7 @@ async def play(
     tree = plan_tree(settings, plan, concurrency=concurrency, journal=journal)
     crashes: list[str] = []
     async with asyncio.timeout(timeout):
-        async with System.start(tree, kill_grace=0.2) as system:
+        async with System.start(tree, kill_grace=0.2, cluster=cluster, heartbeat=heartbeat) as system:
             before = len(system.slots)
             beside = None if meanwhile is None else asyncio.ensure_future(meanwhile(system))
             try:
