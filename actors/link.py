@@ -203,6 +203,8 @@ class Link(asyncio.Protocol):
         """
         if self.lost is not None:
             return
+        if self._pulse is not None:
+            self._pulse.stop()
         self._pulse = Pulse(self.system.loop, self, heartbeat, may_be_gone)
         if lapsed is not None:
             self.lease = Lease(self.system.loop, heartbeat.lease, lapsed)

@@ -15,6 +15,8 @@ from palmette.agents.programs.control import ProgramReply, ProgramVerb
 from palmette.console.control import Reply, Verb
 from palmette.console.failures import Failed, NotRunning, UsageError
 
+NODE = "node-"
+"""What the names of a cluster's nodes begin with."""
 SECONDS = 10.0
 """For an answer, unless what is asked for takes longer."""
 
@@ -66,7 +68,9 @@ def find(name: str | None) -> Path:
 
     Raises NotRunning or UsageError.
     """
-    found = [(each, path) for each, path in living_sockets() if name is None or each.startswith(name)]
+    found = [(each, path) for each, path in living_sockets() if each.startswith(name or "")]
+    if name is None:  # a node of this host is meant only where it is named
+        found = [(each, path) for each, path in found if not each.startswith(NODE)]
     exact = [(each, path) for each, path in found if each == name]
     found = exact or found
     if not found:

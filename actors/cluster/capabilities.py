@@ -24,7 +24,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from palmette.actors.sizes import parse_size, size_text
+from palmette.actors.sizes import parse_size
 
 T = TypeVar("T")
 
@@ -72,7 +72,11 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
         there = [name for name, is_there in (("docker", self.docker), ("ssh", self.ssh)) if is_there]
         counted = [f"{name}={value:g}" for name, value in self.resources.items()]
         labels = [f"{name}={value}" for name, value in self.labels.items()]
-        return ", ".join([f"{self.cpus:g} cpus", size_text(self.memory), *gpus, *there, *counted, *labels])
+        return ", ".join([f"{self.cpus:g} cpus", _gib(self.memory), *gpus, *there, *counted, *labels])
+
+
+def _gib(memory: int) -> str:
+    return f"{memory / (1 << 30):.3g} GiB"
 
 
 def discover(extra: Mapping[str, str] | None = None) -> Capabilities:

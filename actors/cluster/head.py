@@ -191,7 +191,7 @@ class Head(Actor):
     def _lose(self, member: _Member) -> None:
         card = member.card
         _log.warning("%s is lost", card.name)
-        row = self._row(member, "lost")
+        row = msgspec.structs.replace(self._row(member, "lost"), leases=())
         del self._members[card.name]
         self._lost[card.name] = _Lost(row, self.system.loop.time())
         self._accounts.remove(card.name)

@@ -122,7 +122,8 @@ class Launcher(Actor):
 
     def _cut(self, program: str, why: str) -> None:
         """A lifeline is lost."""
-        _log.info("program %s is gone (%s); %d processes of it are killed", program, why, len(self._of(program)))
+        if left := self._of(program):
+            _log.warning("program %s is gone (%s); killing %d processes of it", program, why, len(left))
         self._lifelines.pop(program, None)
         self._calling.pop(program, None)
         for node in self._of(program):

@@ -61,8 +61,8 @@ class Membership(Actor):
         who = Enter("member", member.name, member.incarnation)
         self._head = await connect(self.system, Address.parse(member.head), credentials, who, self._gone)
         with deadline(JOIN_SECONDS):
-            # All of a cluster go by one lease: who thinks it longer would live beside its successor.
-            self.system.heartbeat = await self._head.ref(HEAD, Head).call(Head.join, card)
+            # Who thought a lease longer than others do would live beside its successor.
+            self._head.go_by(await self._head.ref(HEAD, Head).call(Head.join, card))
 
     async def stopping(self, reason: Reason) -> None:
         if self._head is not None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 from palmette.actors import wire
 from palmette.actors.cluster.channel import Address, dial
 from palmette.actors.cluster.credentials import Credentials
+from palmette.actors.heartbeat import Heartbeat
 from palmette.actors.link import Link
 from palmette.actors.proxy import Direct
 from palmette.actors.ref import Ref
@@ -45,6 +46,11 @@ class Peer:
     @property
     def name(self) -> str:
         return self.who.name
+
+    def go_by(self, heartbeat: Heartbeat) -> None:
+        """From now on, here and on further connections of this system: all of a cluster go by one."""
+        self.system.heartbeat = heartbeat
+        self.link.keep_alive(heartbeat, may_be_gone)
 
     def is_connected(self) -> bool:
         return self.link.lost is None

@@ -64,7 +64,7 @@ class Cluster(Actor):
         address = await nodes.listen(self._head.local_host)
         with deadline(ENTER_SECONDS):
             held = tuple(nodes.leases.values())
-            self.system.heartbeat = await self._head.ref(HEAD, Head).call(Head.enter, nodes.program, address, held)
+            self._head.go_by(await self._head.ref(HEAD, Head).call(Head.enter, nodes.program, address, held))
 
     async def stopping(self, reason: Reason) -> None:
         if self._head is not None:

@@ -81,6 +81,7 @@ async def _live(member: Member, bind: str, port: int | None, loss: float) -> int
 
     from palmette.actors import System
     from palmette.actors.heartbeat import Heartbeat
+    from palmette.console.control_client import NODE
     from palmette.console.interrupts import Interrupts
     from palmette.console.node_log import narrate
     from palmette.console.node_tree import node_tree
@@ -97,7 +98,8 @@ async def _live(member: Member, bind: str, port: int | None, loss: float) -> int
     try:
         with interrupts.installed():
             heartbeat = Heartbeat(interval=min(3.0, loss / 5), loss=loss)
-            async with System.start(node_tree(member, bind=bind, port=port), heartbeat=heartbeat) as system:
+            tree = node_tree(member, bind=bind, port=port)
+            async with System.start(tree, heartbeat=heartbeat, control=f"{NODE}{member.name}") as system:
                 console.print(
                     f"joined {member.head} as [bold]{member.name}[/], with {member.capabilities}", soft_wrap=True
                 )
