@@ -10,32 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
-def _blocks() -> list[tuple[str, str, str]]:
-    tour = (ROOT / "README.md").read_text().partition("## Five minutes")[2].partition("\n## ")[0]
-    return [(language, options.strip(), body) for language, options, body in BLOCK.findall(tour)]
-
-
-def _sessions(body: str) -> list[tuple[str, str]]:
-    """Commands with the output that the README shows for each."""
-    sessions: list[tuple[str, str]] = []
-    for line in body.splitlines():
-        if line.startswith("$ "):
-            sessions.append((line[2:], ""))
-        else:
-            command, output = sessions.pop()
-            sessions.append((command, f"{output}{line}\n"))
-    return sessions
-
-
-def _agrees(shown: str, printed: str) -> bool:
-    """Whether what was printed is what is shown, ``...`` standing for any text."""
-    parts = [re.escape(part.strip()) for part in shown.split("...")]
-    return re.search(".*".join(parts), printed.strip(), re.DOTALL) is not None
+from tour import ROOT, agrees, blocks, sessions
 
 
 @pytest.mark.timeout(300)
@@ -50,12 +25,12 @@ def test_the_tour_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
         "OMP_NUM_THREADS": "1",
     }
     commands = 0
-    for language, options, body in _blocks():
+    for language, options, body in blocks("Five minutes"):
         if language == "python":
             (tmp_path / options.removeprefix("file=")).write_text(body)
             continue
         assert language == "console", f"a block of language {language!r} is not run by this test"
-        for command, shown in _sessions(body):
+        for command, shown in sessions(body):
             done = subprocess.run(
                 shlex.split(command),
                 cwd=tmp_path,
@@ -67,7 +42,7 @@ def test_the_tour_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
                 check=False,
             )
             assert done.returncode == 0, f"$ {command}\n{done.stdout}\n{done.stderr}"
-            assert _agrees(shown, done.stdout), f"$ {command}\nshown:\n{shown}\nprinted:\n{done.stdout}"
+            assert agrees(shown, done.stdout), f"$ {command}\nshown:\n{shown}\nprinted:\n{done.stdout}"
             commands += 1
     assert commands >= 5
 
