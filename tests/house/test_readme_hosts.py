@@ -80,7 +80,7 @@ def test_the_tour_of_several_hosts_does_what_it_says(tmp_path: Path, terminals: 
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "XDG_RUNTIME_DIR": str(tmp_path),
-        "TMPDIR": str(tmp_path),  # a node that is killed with all its processes leaves a directory for the next to sweep
+        "TMPDIR": str(tmp_path),  # where a node that is killed whole leaves a directory
         "PALMETTE_CLUSTER_DIR": str(tmp_path / "cluster"),
         "PALMETTE_CLUSTER": f"127.0.0.1:{port}",
     }
