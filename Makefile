@@ -12,9 +12,9 @@ PIP := $(PY) -m pip -qq --disable-pip-version-check
 
 # The tests drive the live view in a real terminal (tmux), look at processes (ps), compare our supervisors with
 # Erlang's own, keep journals on a PostgreSQL server, and make machines of bubblewrap, a dockerd (its image is made of
-# busybox and the tests' own Python) and an sshd: all of them are started by the tests themselves, on sockets and ports
+# busybox and the tests' own Python), an sshd, and hosts of network namespaces (ip): all of them are started by the tests themselves, on sockets and ports
 # of their own. pyright runs on Node.
-DEBIAN_PACKAGES := tmux procps erlang-base postgresql bubblewrap docker.io busybox-static openssh-server openssh-client
+DEBIAN_PACKAGES := tmux procps erlang-base postgresql bubblewrap docker.io busybox-static openssh-server openssh-client iproute2
 DEBIAN_CHECK_PACKAGES := nodejs
 
 # 3.11 first: it is what requirements.lock was made with.
@@ -58,10 +58,11 @@ test: $(VENV)/.installed ## every test, in as many processes as there are cores;
 	$(call debian,$(DEBIAN_PACKAGES))
 	@$(PY) -m pytest -q -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
-test-long: $(VENV)/.installed ## 20,000 schedules against Erlang's, 200 killed controllers, humaneval on every machine
+test-long: $(VENV)/.installed ## 20,000 schedules against Erlang's, a million strangers' frames, 200 kills, humaneval on every machine
 	$(call debian,$(DEBIAN_PACKAGES))
-	@PALMETTE_SCHEDULES=$${PALMETTE_SCHEDULES:-20000} PALMETTE_KILLS=200 PALMETTE_HUMANEVAL=164 $(PY) -m pytest -q \
-		--timeout 1200 tests/differential tests/machines/test_killed_controllers.py tests/console/test_command_machines.py
+	@PALMETTE_SCHEDULES=$${PALMETTE_SCHEDULES:-20000} PALMETTE_KILLS=200 PALMETTE_HUMANEVAL=164 \
+		PALMETTE_STRANGERS=1000000 $(PY) -m pytest -q --timeout 3600 tests/differential tests/actors/cluster \
+		tests/machines/test_killed_controllers.py tests/console/test_command_machines.py
 
 check: $(VENV)/.installed ## style, types and the direction of imports
 	$(call debian,$(DEBIAN_CHECK_PACKAGES))
