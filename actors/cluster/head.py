@@ -86,8 +86,8 @@ class Head(Actor):
         """Each with the address that it listens at."""
         self._accounts = Accounts()
         self._leases: dict[str, Lease] = {}
-        self._placing: set[str] = set()
-        """Leases that are asked for."""
+        self._placing: dict[str, str] = {}
+        """Leases that are asked for, and by which program."""
         self._waiting: dict[asyncio.Future[None], str] = {}
         """Placements that nothing is free for, first come first served, with what they wait for."""
 
@@ -135,7 +135,9 @@ class Head(Actor):
             _log.info("program %s is here, at %s", program, address)
         self._programs[program] = (self._peer("program", program, None), address)
         mine = {lease.id for lease in held}
-        self._release([id for id, lease in self._leases.items() if lease.program == program and id not in mine])
+        held_no_more = [id for id, lease in self._leases.items() if lease.program == program and id not in mine]
+        # Who asked over an earlier connection has been told that it is lost.
+        self._release([*held_no_more, *(id for id, asking in self._placing.items() if asking == program)])
         for lease in held:
             member = self._members.get(lease.member)
             if member is None or member.card.incarnation == lease.placed.incarnation:
@@ -216,7 +218,7 @@ class Head(Actor):
     @endpoint
     async def place(self, id: str, program: str, path: str, needs: Needs) -> Lease | Denied:
         """A place for the child at ``path``, reserved until ``id`` is released. Waits up to ``needs.wait`` seconds."""
-        self._placing.add(id)
+        self._placing[id] = program
         return self.answer_later(self._place(id, program, path, needs))
 
     async def _place(self, id: str, program: str, path: str, needs: Needs) -> Lease | Denied:
@@ -246,7 +248,7 @@ class Head(Actor):
             self._release([id])
             raise
         finally:
-            self._placing.discard(id)
+            self._placing.pop(id, None)
         return Denied("it is not wanted any more", for_ever=False)
 
     def _find(self, id: str, needs: Needs) -> Placed | Waiting:
@@ -287,7 +289,7 @@ class Head(Actor):
     def _release(self, leases: Iterable[str]) -> None:
         for id in leases:
             self._leases.pop(id, None)
-            self._placing.discard(id)
+            self._placing.pop(id, None)
             self._accounts.release(id)  # or its place in the line
         self._look_again()
 

@@ -118,6 +118,9 @@ class Launcher(Actor):
                 peer = await connect(self.system, address, self._credentials, who, cut, lease=True)
             except OSError as error:
                 raise Refused(f"member {self._member.name} cannot reach the program: {error}") from None
+            if peer.link.lease is not None:
+                # Also where this process's own loop should be held up.
+                peer.link.lease.guard(partial(self._fence, program))
             self._lifelines[program] = peer
 
     def _cut(self, program: str, why: str) -> None:
@@ -129,8 +132,14 @@ class Launcher(Actor):
         for node in self._of(program):
             self._kill(node)
 
+    def _fence(self, program: str) -> None:
+        """From a thread: the lease is over."""
+        for node in self._of(program):
+            if node.process is not None:
+                node.process.kill()
+
     def _of(self, program: str) -> list[_Node]:
-        return [node for node in self._nodes.values() if node.lease.program == program]
+        return [node for node in list(self._nodes.values()) if node.lease.program == program]
 
     @endpoint
     async def forget(self, program: str) -> None:

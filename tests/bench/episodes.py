@@ -55,15 +55,20 @@ def episode(name: str, seconds: float) -> ChildSpec[Supervisor]:
 class Host(Actor):
     """In a process node: plays episodes under the dynamic supervisor beside it."""
 
+    def __init__(self, pool: str) -> None:
+        self._pool = pool
+
     @endpoint
     async def play(self, count: int, seconds: float) -> None:
         """Start ``count`` episodes at once; answers when all are gone."""
-        await play(self.system, self.sibling("pool", DynamicSupervisor), count, seconds)
+        await play(self.system, self.sibling(self._pool, DynamicSupervisor), count, seconds)
 
 
 def node(name: str) -> ChildSpec[Supervisor]:
     """One process with a host in it."""
-    children = [DynamicSupervisor.spec(name="pool"), child(Host, name="host")]
+    # Names are one over all processes.
+    pool = f"{name}-pool"
+    children = [DynamicSupervisor.spec(name=pool), child(Host, pool, name=f"{name}-host")]
     return Supervisor.spec(name=name, isolation="process", children=children)
 
 
@@ -92,7 +97,7 @@ async def measure(settings: Settings) -> list[Line]:
         return await timed(asyncio.gather(*(model(seconds) for _ in range(n))))
 
     async with System.start(tree(node("left"), node("right"))) as system:
-        hosts = [system.ref_at(f"/{name}/host", Host) for name in ("left", "right")]
+        hosts = [system.ref_at(f"/{name}/{name}-host", Host) for name in ("left", "right")]
 
         async def on_nodes() -> float:
             return await timed(asyncio.gather(*(host.call(Host.play, n // 2, seconds) for host in hosts)))

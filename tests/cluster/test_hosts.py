@@ -309,7 +309,7 @@ async def test_a_start_that_is_called_off_while_it_waits_for_a_place_leaves_no_c
         asking = asyncio.create_task(more.call(DynamicSupervisor.start_child, late))
         await eventually(lambda: waits(lab), bool)
         asking.cancel()
-        await more.terminate()
+        await more.terminate(timeout=0.5)
         await eventually(lambda: waits(lab), lambda waiting: not waiting)
         with pytest.raises(asyncio.CancelledError):
             await asking

@@ -118,7 +118,7 @@ def test_a_message_reaches_an_agent_wherever_it_is(office: Office) -> None:
 def test_logs_are_followed_until_the_program_ends(office: Office) -> None:
     line, process = office
     follower = CommandLine(line.folder)
-    following = follower.start("logs", "--follow", "--json", "--last", "0")
+    following = follower.start("logs", "--follow", "--json")
     try:
         other = subprocess.run(
             [*line.words, "call", "office", "add_task", "spec=later"],

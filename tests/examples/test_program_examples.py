@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,11 +39,20 @@ def test_every_example_of_a_program_is_run_here() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == {*SAYS, "local_model.py"}
 
 
+@pytest.fixture
+def sockets() -> Iterator[Path]:
+    """A directory whose name is short enough for a socket's."""
+    with tempfile.TemporaryDirectory(prefix="plm-", dir="/tmp") as path:
+        yield Path(path)
+
+
 @pytest.mark.parametrize("name", sorted(SAYS))
-def test_an_example_of_a_program_says_what_it_promises_and_leaves_nothing(name: str, tmp_path: Path) -> None:
-    places = {"PALMETTE_MACHINES": tmp_path / "machines", "XDG_RUNTIME_DIR": tmp_path / "run", "TMPDIR": tmp_path / "t"}
+def test_an_example_of_a_program_says_what_it_promises_and_leaves_nothing(
+    name: str, tmp_path: Path, sockets: Path
+) -> None:
+    places = {"PALMETTE_MACHINES": tmp_path / "machines", "XDG_RUNTIME_DIR": sockets, "TMPDIR": tmp_path / "t"}
     for place in places.values():
-        place.mkdir(mode=0o700)
+        place.mkdir(mode=0o700, exist_ok=True)
     done = subprocess.run(
         [sys.executable, str(EXAMPLES / name)],
         env={**os.environ, **{variable: str(place) for variable, place in places.items()}},

@@ -22,6 +22,7 @@ from node_processes import Family, family, host_of, is_alive, until
 
 from palmette.actors import Heartbeat, wire
 from palmette.actors import nodes as nodes_module
+from palmette.actors.fingerprint import this_build
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -127,7 +128,7 @@ async def test_a_token_is_good_for_its_own_node_and_for_one_time(bench: Bench) -
         assert await say(bench, wire.Hello("node-1", "wrong", 1), wire.Hello("node-1", "right", 1)) == b""
         assert await say(bench, wire.Hello("node-2", "right", 1)) == b""
         assert not arrived.done()
-        asking = asyncio.ensure_future(say(bench, wire.Hello("node-1", "right", os.getpid())))
+        asking = asyncio.ensure_future(say(bench, wire.Hello("node-1", "right", os.getpid(), this_build())))
         link = await asyncio.wait_for(arrived, 20)
         assert await say(bench, wire.Hello("node-1", "right", 1)) == b""
         # It is in; and out, as soon as it claims a frame that would exhaust memory.

@@ -26,7 +26,7 @@ from palmette.actors.cluster.credentials import VARIABLE
 
 START_SECONDS = 90.0
 STOP_SECONDS = 20.0
-LOSS = 2.0
+LOSS = 4.0
 """Seconds of silence after which a host of ours is lost."""
 NODE = (sys.executable, "-m", "palmette", "node")
 

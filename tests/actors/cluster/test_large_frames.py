@@ -155,7 +155,7 @@ def test_what_is_under_way_stays_below_the_limit_and_nobody_is_passed_for_ever()
 def test_nothing_overtakes_the_order_to_start_an_actor() -> None:
     box = Outbox()
     frames = [
-        wire.StartActor("/a", 1, "m:C", bytes(300), StartOptions()),
+        wire.StartActor("/a", 1, "m:C", bytes(100), StartOptions()),
         wire.Cast("/a", "e", b""),
         wire.Cast("/a/below", "e", b""),
         wire.Stop("/a", Normal()),

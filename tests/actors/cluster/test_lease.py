@@ -195,7 +195,7 @@ def test_what_a_node_says_last_has_been_heard_when_it_goes() -> None:
         pair.node.write(wire.Started("/last"))
         await asyncio.sleep(0.1)
         early = bool(heard)
-        await pair.node.drain(10.0)
+        await pair.node.drain(10.0, until_heard=True)
         late = bool(heard)
         pair.stop()
         return early, late
