@@ -86,6 +86,8 @@ class Agent:
         """Whom it may send messages and files."""
         self.incoming: dict[str, Agent] = {}
         self.is_unwanted = False
+        self.is_unsettled = False
+        """Its model has replied, and no ``settled`` was told since."""
         self.start_error: Exception | None = None
         self._home = home
         self._log = log

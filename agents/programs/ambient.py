@@ -52,7 +52,7 @@ async def agent(
     *,
     system_prompt: str | None = None,
     model: str | ModelClient = "",
-    harness: HarnessFactory | None = None,
+    harness: HarnessFactory | str | None = None,
     image: str | None = None,
     machine: Machine | None = None,
     tool_seconds: float = TOOL_SECONDS,
@@ -66,8 +66,11 @@ async def agent(
     Args:
         name: Unique in this program.
         system_prompt: Comes before everything.
-        model: A model client, for a ``react`` harness; or a model's name, which the harness understands.
-        harness: What drives the model; by default the program's, else ``react``.
+        model: A model client, for a ``react`` harness; or a model's name, which the harness understands: for one that
+            is named here, as on the command line (``openai/NAME``, ``openai/NAME@http://HOST:PORT/v1``).
+        harness: What drives the model; by default the program's, else ``react``. ``pi`` (on a machine that has the pi
+            coding agent; ``pi:COMMAND`` where it is called otherwise) and ``cli:COMMAND`` need a machine. Their models
+            are behind a recording proxy of this system, which keeps the key here.
         image: The image of a machine of its own; by default the program's. It ends with the agent.
         machine: A machine that it shares; it stays when the agent ends.
         tool_seconds: Deadline of its tools, unless a tool has one of its own.
