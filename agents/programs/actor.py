@@ -38,13 +38,14 @@ PROGRAM: ContextVar[ProgramActor | None] = ContextVar("palmette_program", defaul
 Exposed = Callable[..., Awaitable[object]]
 
 
-class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
+class Surroundings:
     """What a program has from its parent, in the same process."""
 
-    log: Log
-    harness: HarnessFactory | str | None
-    recorder: Recorder
-    proxies: Proxies
+    def __init__(self, *, log: Log, harness: HarnessFactory | str | None, recorder: Recorder, proxies: Proxies) -> None:
+        self.log = log
+        self.harness = harness
+        self.recorder = recorder
+        self.proxies = proxies
 
 
 class ProgramActor(ProgramSupervisor):

@@ -99,9 +99,7 @@ class AgentActor(Actor):
         agent = self._agent
         agent.is_unsettled = False
         agent.set_state("idle")
-        answer = AgentAnswer(
-            text=settled.answer, stop=settled.stop, reason=settled.reason, heard=agent.talk.heard
-        )
+        answer = AgentAnswer(text=settled.answer, stop=settled.stop, reason=settled.reason, heard=agent.talk.heard)
         agent.events.append("settled", answer)
 
     def _setup(self) -> HarnessSetup:

@@ -23,7 +23,8 @@ class ProgramOptions(msgspec.Struct, frozen=True, kw_only=True):
     image: str | None = None
     """Of its machines, and of its agents' (an image string of :mod:`palmette.machines`); none: agents have none."""
     harness: HarnessFactory | str | None = None
-    """Of its agents: a factory, or ``react``, ``pi``, ``pi:COMMAND`` or ``cli:COMMAND``. In a process of its own a program has the harness that it was declared with."""
+    """Of its agents: a factory, or ``react``, ``pi``, ``pi:COMMAND`` or ``cli:COMMAND``. In a process of its own a
+    program has the harness that it was declared with."""
     recorder: Recorder | None = None
     """Where its agents' conversations are kept; by default in memory, for as long as the program's record lives."""
     timeout: float | None = None

@@ -67,6 +67,7 @@ async def start_agent(host: ProgramActor, name: str, order: AgentOrder) -> Agent
     try:
         async with within(order.seconds, f"agent {agent.path}"):
             if machine_spec is not None:
+                await host.dismissed(machine_spec.name)  # of an earlier agent of this name, which may still be ending
                 await _bring_up(host, machine_spec)
             await agent.talk.load()
             spec = child(
@@ -85,6 +86,7 @@ async def start_agent(host: ProgramActor, name: str, order: AgentOrder) -> Agent
     except BaseException:
         agent.is_unwanted = True
         await _undo(host, name)
+        host.withdraw(name, agent)
         agent.ended(Shutdown("it could not be started"))
         raise
     return agent

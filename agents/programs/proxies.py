@@ -1,8 +1,8 @@
 """Harnesses by their names, and the recording proxies that stand between programs on machines and their models.
 
-``react`` needs none. For ``pi`` and ``cli:COMMAND`` there is one proxy for each model endpoint, with a limiter before it
-and the key from this process's environment. Both are started when the first agent needs them, at the top of the tree,
-are shared by all agents of the system, and end after them.
+``react`` needs none. For ``pi`` and ``cli:COMMAND`` there is one proxy for each model endpoint, with a limiter before
+it and the key from this process's environment. Both are started when the first agent needs them, at the top of the
+tree, are shared by all agents of the system, and end after them.
 """
 
 from __future__ import annotations
@@ -70,9 +70,7 @@ class Proxies:
                 number = len(self._names) + 1
                 name = f"model-proxy-{number}"
                 limiter = child(Limiter, name=f"model-limiter-{number}", backoff=BACKOFF)
-                proxy = child(
-                    Proxy, Upstream(base_url), limiter=self._path(limiter.name), name=name, backoff=BACKOFF
-                )
+                proxy = child(Proxy, Upstream(base_url), limiter=self._path(limiter.name), name=name, backoff=BACKOFF)
                 for spec in (limiter, proxy):
                     await self._admit(system, cast("ChildSpec[Actor]", spec))
                 self._names[base_url] = name

@@ -91,6 +91,11 @@ class ProgramSupervisor(DynamicRestarter):
         """``told`` hears of this supervisor's end, from before its child is admitted."""
         self._told[name] = told
 
+    def withdraw(self, name: str, told: Told) -> None:
+        """Take back a promise whose child was never admitted: its name is free."""
+        if self._told.get(name) is told and name not in self._members:
+            del self._told[name]
+
     # --- children come and go, at the request of this process's programs --------------------------------------------
 
     @endpoint
