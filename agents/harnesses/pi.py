@@ -110,6 +110,7 @@ class PiHarness(ProgramHarness):
             "PI_CODING_AGENT_DIR": f"{root}/{home}",
             "PI_OFFLINE": "1",
             "PI_TELEMETRY": "0",
+            "JITI_FS_CACHE": "false",  # it would leave our extension, compiled, in the machine's /tmp
             "PALMETTE_TOKEN": self.line.session.token,
             "PALMETTE_TOOLS": base_url.removesuffix("/v1") + "/tools",
         }

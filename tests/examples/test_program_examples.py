@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.pi_agent import pi_command as pi_command
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "programs"
 
@@ -39,11 +41,24 @@ def test_every_example_of_a_program_is_run_here() -> None:
 
 @pytest.mark.parametrize("name", sorted(SAYS))
 def test_an_example_of_a_program_says_what_it_promises_and_leaves_nothing(name: str, tmp_path: Path) -> None:
+    run(name, tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(SAYS))
+def test_an_example_of_a_program_does_the_same_with_the_pi_coding_agent(
+    name: str, tmp_path: Path, pi_command: list[str]
+) -> None:
+    """pi drives the same model, as a process on a machine of each agent's own."""
+    run(name, tmp_path, "--harness", f"pi:{shlex.join(pi_command)}")
+
+
+def run(name: str, tmp_path: Path, *options: str) -> None:
+    """As a user would; afterwards there is nothing in any place where something could be."""
     places = {"PALMETTE_MACHINES": tmp_path / "machines", "XDG_RUNTIME_DIR": tmp_path / "run", "TMPDIR": tmp_path / "t"}
     for place in places.values():
         place.mkdir(mode=0o700)
     done = subprocess.run(
-        [sys.executable, str(EXAMPLES / name)],
+        [sys.executable, str(EXAMPLES / name), *options],
         env={**os.environ, **{variable: str(place) for variable, place in places.items()}},
         stdin=subprocess.DEVNULL,
         capture_output=True,
