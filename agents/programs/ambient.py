@@ -20,6 +20,7 @@ from palmette.agents.programs.errors import ProgramFailed
 from palmette.agents.programs.handle import Handle
 from palmette.agents.programs.populating import START_SECONDS, AgentOrder, start_agent, start_machine
 from palmette.agents.programs.root import here, spawn_call
+from palmette.agents.programs.stream import EventStream
 from palmette.agents.react_harness import react_harness
 from palmette.agents.toolbox import TOOL_SECONDS
 from palmette.machines import Machine
@@ -140,8 +141,23 @@ async def wait() -> object:
 
 
 def emit(type: str, data: object = None) -> None:
-    """Tell whoever observes this program. In a process of its own ``data`` must be plain data or a Struct."""
+    """Tell whoever observes this program. In a process of its own ``data`` must be plain data or a Struct.
+
+    It is told when this returns. A program that is killed before has not told it, and its next incarnation can see that
+    in :func:`own_events`.
+    """
     here().record.events.append(type, data)
+
+
+def own_events() -> EventStream:
+    """What this program has told, its earlier incarnations included: one that is started again tells nothing twice.
+
+    >>> if total not in [event.data for event in own_events().snapshot()]:     # doctest: +SKIP
+    ...     emit("total", total)
+
+    In a process of its own a program sees only what its present incarnation told.
+    """
+    return here().record.events
 
 
 def expose(function: F) -> F:
