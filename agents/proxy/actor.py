@@ -20,9 +20,9 @@ from palmette.agents.conversation import ToolSchema
 from palmette.agents.limiter import Limiter
 from palmette.agents.proxy.app import ProxyApp
 from palmette.agents.proxy.records import Events, ProxySession, Upstream
-from palmette.agents.proxy.serving import listen, serve
 from palmette.agents.proxy.session import Session
 from palmette.agents.proxy.upstream import Line
+from palmette.agents.serving import listen, serve
 
 PATIENCE = 20.0
 """Seconds that an endpoint which waits for something does so at most."""
@@ -64,7 +64,7 @@ class Proxy(Actor):
     async def _serve(self, line: Line, listener: socket.socket) -> None:
         app = ProxyApp(self._upstream, line, self._sessions, self._find_limiter, self._break)
         try:
-            await serve(app, listener)
+            await serve(app, listener, name="palmette-model-proxy")
         finally:  # however the actor ends
             for session in self._sessions.values():
                 session.close()
