@@ -57,6 +57,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     run: str
     client: ModelClient
+    limiter: str | None
     dialect: Dialect
     needs_machine: bool
     pooled: bool
@@ -72,6 +73,8 @@ class EpisodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     run: str
     benchmark: Benchmark
     client: ModelClient
+    limiter: str | None = None
+    """The registered name of the limiter that each request of an agent asks first."""
     machine: str = "local"
     pool: str | None = None
     """The registered name of a pool of machines of that image; ``None``: each episode makes its own."""
@@ -98,6 +101,7 @@ class EpisodeSettings(msgspec.Struct, frozen=True, kw_only=True):
         return AgentSettings(
             run=self.run,
             client=self.client,
+            limiter=self.limiter,
             dialect=self.benchmark.dialect,
             needs_machine=self.benchmark.needs_machine,
             pooled=self.pool is not None,

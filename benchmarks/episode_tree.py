@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from palmette.actors import Actor, ActorDied, TaskDone, deadline
+from palmette.agents.limiter import LimitedClient, Limiter
 from palmette.agents.react import react
 from palmette.benchmarks.episode import AgentSettings, EpisodeRequest, EpisodeSettings
 from palmette.benchmarks.journal.actor import Journal
@@ -122,6 +123,8 @@ class AgentActor(_Part):
             )
             if machine is not None:
                 await machine.prepare(task.files)
+            if settings.limiter is not None:
+                client = LimitedClient(client, self.system.whereis(settings.limiter, Limiter), owner=self.ref)
             if settings.wrap_client is not None:
                 client = settings.wrap_client(client, request.key, attempt)
             if settings.wrap_tools is not None:

@@ -2,6 +2,7 @@
 
     /                     rest_for_one, ends when the runner has finished
     ├── journal           the run store's owner
+    ├── models            the limiter, which all agents ask before each request (where a provider is asked)
     ├── rollouts          one_for_all
     │   ├── machines      warm ones, and no more at a time than the provider can bear (where not `local`); in a
     │   │                 cluster they live on its members
@@ -25,7 +26,9 @@ import msgspec
 from palmette.actors import Actor, TaskDone, deadline
 from palmette.actors.cluster.needs_text import parse_needs
 from palmette.agents.conversation import ModelClient
+from palmette.agents.limiter import Limiter
 from palmette.agents.names import model_client, parse_agent, parse_model
+from palmette.agents.openai_client import OpenAIClient
 from palmette.agents.react import ReactLimits
 from palmette.benchmarks.benchmark import Benchmark
 from palmette.benchmarks.catalog import load
@@ -39,6 +42,8 @@ from palmette.supervisors import Backoff, ChildSpec, DynamicSupervisor, Supervis
 
 POOL = "machines"
 """The name of the pool of machines."""
+LIMITER = "limiter"
+"""The name of the limiter."""
 WARM = 2
 """Machines kept up beyond those in use, unless the config says otherwise."""
 
@@ -140,6 +145,7 @@ def run_tree(prepared: Prepared, *, run: str, journal: str) -> ChildSpec[Supervi
         run=run,
         benchmark=prepared.benchmark,
         client=prepared.client,
+        limiter=LIMITER if isinstance(prepared.client, OpenAIClient) else None,
         machine=config.machine,
         pool=POOL if pooled else None,
         warm=config.warm,
@@ -172,8 +178,18 @@ def plan_tree(
         auto_shutdown="any_significant",
         max_restarts=3,
         max_seconds=60.0,
-        children=[journal_spec(journal, settings.run), rollouts_spec(settings, concurrency), runner],
+        children=[
+            journal_spec(journal, settings.run),
+            *([] if settings.limiter is None else [models_spec(settings.limiter)]),
+            rollouts_spec(settings, concurrency),
+            runner,
+        ],
     )
+
+
+def models_spec(limiter: str) -> ChildSpec[Supervisor]:
+    """What agents need for their models. A limiter that is started again costs nobody else a restart."""
+    return Supervisor.spec(name="models", children=[child(Limiter, name=limiter)])
 
 
 def journal_spec(url: str, run: str) -> ChildSpec[Journal]:

@@ -13,7 +13,15 @@ from typing import Final
 from palmette.actors import Crashed, Killed, MaxRestarts, Reason, Shutdown, Unreachable, describe, root_cause
 from palmette.benchmarks.outcomes import AgentFailed, Cancelled, InfraFailed, JudgeFailed, Outcome
 
-HOPELESS: Final = ("ModelRefused", "ConfigurationError", "NoApiKey", "MissingExtra", "ImageRefused", "ImageUnusable")
+HOPELESS: Final = (
+    "ModelRefused",
+    "BudgetSpent",
+    "ConfigurationError",
+    "NoApiKey",
+    "MissingExtra",
+    "ImageRefused",
+    "ImageUnusable",
+)
 """Errors that every further episode would meet as well: the run stops and says so."""
 
 SUSPICIOUS: Final = ("ModelUnavailable", "RequestRefused", "ProviderAbsent")

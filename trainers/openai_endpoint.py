@@ -17,13 +17,14 @@ import hmac
 import secrets
 import socket
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 import msgspec
 
 from palmette.agents.conversation import Message
+from palmette.agents.serving import listen, serve
 from palmette.trainers.batching import BatcherClosed, EngineCrashed, QueueFull
 from palmette.trainers.sampling import BadRequest, Generate, Sample, SampleRequest
 from palmette.trainers.tokenizer import Codec
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 _MAX_BODY = 8 << 20
-_START_SECONDS = 10.0
-_STOP_SECONDS = 5.0
 
 
 class _Part(msgspec.Struct, forbid_unknown_fields=True):
@@ -135,7 +134,6 @@ class OpenAIEndpoint:
         self._timeout = timeout
         self._socket: socket.socket | None = None
         self._task: asyncio.Task[None] | None = None
-        self._stop: Callable[[], None] = lambda: None
 
     def __repr__(self) -> str:
         return f"OpenAIEndpoint(model={self.model!r}, port={self._socket and self.port})"
@@ -165,7 +163,7 @@ class OpenAIEndpoint:
         await self.stop()
 
     async def start(self) -> None:
-        """Listen, and wait until requests are answered.
+        """Listen: requests are taken when this returns.
 
         Raises:
             OSError: the port is taken.
@@ -173,72 +171,24 @@ class OpenAIEndpoint:
         """
         if self._task is not None:
             raise RuntimeError("the endpoint runs already; stop() it first")
-        import uvicorn
-
-        class Server(uvicorn.Server):
-            @contextlib.contextmanager
-            def capture_signals(self) -> Generator[None]:
-                yield  # signals belong to the process that we are a part of
-
-        ready = asyncio.Event()
-
-        @contextlib.asynccontextmanager
-        async def lifespan(app: Starlette) -> AsyncGenerator[None]:
-            ready.set()
-            yield
-
-        listener = socket.create_server(("127.0.0.1", self._wanted_port), backlog=1024)
-        listener.setblocking(False)
-        server = Server(
-            uvicorn.Config(
-                self._app(lifespan),
-                log_config=None,
-                access_log=False,
-                lifespan="on",
-                ws="none",
-                timeout_graceful_shutdown=int(_STOP_SECONDS),
-            )
+        app = self._app()
+        self._socket = listen(self._wanted_port)  # from here on requests are taken
+        self._task = asyncio.create_task(
+            serve(app, self._socket, name="palmette-openai-endpoint", finish=True), name="palmette-openai-endpoint"
         )
-
-        def stop() -> None:
-            server.should_exit = True
-
-        self._stop = stop
-        self._socket = listener
-        self._task = asyncio.create_task(server.serve(sockets=[listener]), name="palmette-openai-endpoint")
-        waiting = asyncio.create_task(ready.wait())
-        try:
-            async with asyncio.timeout(_START_SECONDS):
-                await asyncio.wait([waiting, self._task], return_when=asyncio.FIRST_COMPLETED)
-            if self._task.done():
-                await self._task
-                raise RuntimeError("the HTTP server ended before it answered anything")
-        except BaseException:
-            await self.stop()
-            raise
-        finally:
-            waiting.cancel()
 
     async def stop(self) -> None:
         """Let running requests end, for five seconds at most, and close. Stopping twice is fine."""
         task, self._task = self._task, None
-        if task is not None:
-            self._stop()
-            await asyncio.wait([task], timeout=_STOP_SECONDS + 2.0)
-            if not task.done():
-                task.cancel()
-                await asyncio.wait([task], timeout=1.0)
-            if not task.cancelled() and task.done() and (error := task.exception()) is not None:
-                self._close()
-                raise error
-        self._close()
-
-    def _close(self) -> None:
         listener, self._socket = self._socket, None
-        if listener is not None:
-            listener.close()
+        if task is not None and listener is not None:
+            task.cancel()
+            await asyncio.wait([task])
+            listener.close()  # the server did, unless it never began
+            if not task.cancelled():
+                task.result()
 
-    def _app(self, lifespan: Callable[[Starlette], contextlib.AbstractAsyncContextManager[None]]) -> Starlette:
+    def _app(self) -> Starlette:
         from starlette.applications import Starlette
         from starlette.routing import Route
 
@@ -247,8 +197,7 @@ class OpenAIEndpoint:
                 Route("/v1/models", self._guarded(self._models), methods=["GET"]),
                 Route("/v1/chat/completions", self._guarded(self._chat), methods=["POST"]),
                 Route("/v1/completions", self._guarded(self._complete), methods=["POST"]),
-            ],
-            lifespan=lifespan,
+            ]
         )
 
     def _guarded(

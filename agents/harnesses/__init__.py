@@ -6,7 +6,16 @@
 
 from palmette.agents.harnesses.cli import cli_harness
 from palmette.agents.harnesses.errors import HarnessDied, HarnessError, HarnessHung
-from palmette.agents.harnesses.names import HARNESSES, harness_named
+from palmette.agents.harnesses.names import HARNESSES, check_harness, harness_named
 from palmette.agents.harnesses.pi import pi_harness
 
-__all__ = ["HARNESSES", "HarnessDied", "HarnessError", "HarnessHung", "cli_harness", "harness_named", "pi_harness"]
+__all__ = [
+    "HARNESSES",
+    "HarnessDied",
+    "HarnessError",
+    "HarnessHung",
+    "check_harness",
+    "cli_harness",
+    "harness_named",
+    "pi_harness",
+]

@@ -29,7 +29,7 @@ import msgspec
 from palmette.actors import Ref
 from palmette.agents.conversation import ToolCall
 from palmette.agents.harness import Harness, HarnessFactory, HarnessSetup, Settled, ToolBegan, ToolEnded
-from palmette.agents.harnesses.errors import HarnessError
+from palmette.agents.harnesses.errors import HarnessError, HarnessHung
 from palmette.agents.harnesses.pi_rpc import Json, PiProcess
 from palmette.agents.harnesses.pi_session import session_file
 from palmette.agents.harnesses.program import LIFE, ProgramHarness, error_of
@@ -110,6 +110,7 @@ class PiHarness(ProgramHarness):
             "PI_CODING_AGENT_DIR": f"{root}/{home}",
             "PI_OFFLINE": "1",
             "PI_TELEMETRY": "0",
+            "JITI_FS_CACHE": "false",  # it would leave our extension, compiled, in the machine's /tmp
             "PALMETTE_TOKEN": self.line.session.token,
             "PALMETTE_TOOLS": base_url.removesuffix("/v1") + "/tools",
         }
@@ -165,6 +166,12 @@ class PiHarness(ProgramHarness):
         while True:
             await asyncio.sleep(PING_SECONDS)
             await pi.ask("get_state", seconds=PING_SECONDS)
+
+    async def tools_changed(self) -> None:
+        await super().tools_changed()
+        # A message that is sent after this is answered with these tools.
+        if not await self.line.tools_taken():
+            raise HarnessHung("pi does not take up its agent's new tools")
 
     # --- what is said to it ------------------------------------------------------------------------------------------
 

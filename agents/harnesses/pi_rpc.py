@@ -83,12 +83,12 @@ class PiProcess:
         except (TimeoutError, BrokenPipeError):
             pass
         finally:
-            await self.process.kill()
-            await self.process.wait()
-            self._reading.cancel()
-            await asyncio.wait([self._reading])
-            if self._end.done() and not self._end.cancelled():
-                self._end.exception()
+            try:
+                await self.process.kill()
+                await self.process.wait()
+            finally:
+                self._reading.cancel()
+                await asyncio.wait([self._reading])
 
     async def _read(self) -> None:
         rest, said = b"", b""
@@ -103,18 +103,21 @@ class PiProcess:
                 for line in lines:
                     self._take(line)
             why = await end_of(self.process, said)
-        except BaseException as error:
-            self._ended(error)
+        except Exception as error:  # noqa: BLE001 - it is raised to whoever waits for pi
+            self._fail_answers(error)
+            self._end.set_exception(error)
+            self._end.exception()  # nobody may be waiting just now
+        except asyncio.CancelledError:
+            self._fail_answers(HarnessDied("pi was stopped"))
             raise
-        self._ended(HarnessDied(f"pi {why}"))
-        self._end.set_result(why)
+        else:
+            self._fail_answers(HarnessDied(f"pi {why}"))
+            self._end.set_result(why)
 
-    def _ended(self, error: BaseException) -> None:
+    def _fail_answers(self, error: Exception) -> None:
         for answer in self._answers.values():
             if not answer.done():
-                answer.set_exception(error) if isinstance(error, Exception) else answer.cancel()
-        if isinstance(error, Exception) and not isinstance(error, HarnessDied) and not self._end.done():
-            self._end.set_exception(error)
+                answer.set_exception(error)
 
     def _take(self, line: bytes) -> None:
         try:

@@ -26,6 +26,7 @@ from palmette.agents.programs.ambient import (
     expose,
     fail,
     machine,
+    own_events,
     spawn,
     wait,
 )
@@ -86,6 +87,7 @@ __all__ = [
     "expose",
     "fail",
     "machine",
+    "own_events",
     "program",
     "spawn",
     "wait",

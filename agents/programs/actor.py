@@ -22,6 +22,7 @@ from palmette.agents.programs.decorator import Call
 from palmette.agents.programs.errors import NoEndpoint, ProgramFailed, ProgramTimeout
 from palmette.agents.programs.fitting import fitted, fitted_words
 from palmette.agents.programs.log import Log
+from palmette.agents.programs.proxies import Proxies
 from palmette.agents.programs.record import Record
 from palmette.agents.programs.recorder import MemoryRecorder, Recorder
 from palmette.agents.programs.stream import Event, EventStream
@@ -37,12 +38,14 @@ PROGRAM: ContextVar[ProgramActor | None] = ContextVar("palmette_program", defaul
 Exposed = Callable[..., Awaitable[object]]
 
 
-class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
+class Surroundings:
     """What a program has from its parent, in the same process."""
 
-    log: Log
-    harness: HarnessFactory | None
-    recorder: Recorder
+    def __init__(self, *, log: Log, harness: HarnessFactory | str | None, recorder: Recorder, proxies: Proxies) -> None:
+        self.log = log
+        self.harness = harness
+        self.recorder = recorder
+        self.proxies = proxies
 
 
 class ProgramActor(ProgramSupervisor):
@@ -63,7 +66,12 @@ class ProgramActor(ProgramSupervisor):
         super().__init__(max_restarts=max_restarts, max_seconds=max_seconds)
         own = call.program.set
         if surroundings is None:
-            surroundings = Surroundings(log=Log(), harness=own.harness, recorder=own.recorder or MemoryRecorder())
+            surroundings = Surroundings(
+                log=Log(),
+                harness=own.harness,
+                recorder=own.recorder or MemoryRecorder(),
+                proxies=Proxies(self.path),
+            )
         self.surroundings = surroundings
         self.owner = owner
         """The run that its machines belong to."""

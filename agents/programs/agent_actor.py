@@ -59,6 +59,7 @@ class AgentActor(Actor):
         agent = self._agent
         self._life = asyncio.current_task()
         try:
+            offered = agent.toolbox.schemas
             harness = self._factory(self._setup())
             await harness.__aenter__()
         except Exception as error:
@@ -71,7 +72,10 @@ class AgentActor(Actor):
         kind = failure = trace = None
         try:
             self._harness = harness
+            if agent.toolbox.schemas != offered:
+                await harness.tools_changed()
             agent.came_up()
+            self._take_up()
             await self._pass_on()
             async for event in harness.events():
                 await self._take(event)
@@ -82,6 +86,21 @@ class AgentActor(Actor):
         finally:
             self._harness = None
             await harness.__aexit__(kind, failure, trace)
+
+    def _take_up(self) -> None:
+        """An earlier incarnation may have died in the middle of a run, or between the last words of one and its end."""
+        turns = self._agent.talk.turns
+        if turns and turns[-1].said.tool_calls:
+            self._agent.set_state("working")
+        elif self._agent.is_unsettled and self._passed == len(self._agent.talk.inbox):
+            self._settle(Settled(answer=turns[-1].said.content))
+
+    def _settle(self, settled: Settled) -> None:
+        agent = self._agent
+        agent.is_unsettled = False
+        agent.set_state("idle")
+        answer = AgentAnswer(text=settled.answer, stop=settled.stop, reason=settled.reason, heard=agent.talk.heard)
+        agent.events.append("settled", answer)
 
     def _setup(self) -> HarnessSetup:
         agent = self._agent
@@ -102,6 +121,7 @@ class AgentActor(Actor):
         match event:
             case TurnedEvent(turn=turn):
                 await agent.talk.replied(turn)
+                agent.is_unsettled = True
                 agent.set_state("working")
                 agent.events.append("turn", turn)
             case ToolBegan(call=call):
@@ -109,11 +129,8 @@ class AgentActor(Actor):
             case ToolEnded():
                 await agent.talk.resulted(event)
                 agent.events.append("tool_ended", event)
-            case Settled(answer=answer, stop=stop, reason=reason):
-                agent.set_state("idle")
-                agent.events.append(
-                    "settled", AgentAnswer(text=answer, stop=stop, reason=reason, heard=agent.talk.heard)
-                )
+            case Settled():
+                self._settle(event)
 
     async def _pass_on(self) -> None:
         harness, agent = self._harness, self._agent

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from palmette.actors import Actor, Reason, Ref, describe
+from palmette.agents.programs.actor import machine_name
 from palmette.agents.programs.errors import NoMachine, ProgramEnded, StreamEnded
 from palmette.agents.programs.log import Log
 from palmette.agents.programs.recorder import Recorder
@@ -86,6 +87,8 @@ class Agent:
         """Whom it may send messages and files."""
         self.incoming: dict[str, Agent] = {}
         self.is_unwanted = False
+        self.is_unsettled = False
+        """Its model has replied, and no ``settled`` was told since."""
         self.start_error: Exception | None = None
         self._home = home
         self._log = log
@@ -93,6 +96,7 @@ class Agent:
         self._machine = machine
         self._ref: Ref[AgentActor] | None = None
         self._state: AgentState = "starting"
+        self._why_ended = ""
         self._changed = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -165,7 +169,7 @@ class Agent:
         try:
             event = await self.events.wait_for("settled", where=settles_it, timeout=timeout)
         except StreamEnded:
-            raise ProgramEnded(self.path, "ended before it answered") from None
+            raise ProgramEnded(self.path, f"ended before it answered: {self._why_ended}") from None
         answer = event.data
         assert isinstance(answer, AgentAnswer)
         if answer.text is None:
@@ -193,6 +197,7 @@ class Agent:
         self.is_unwanted = True
         if self._state != "ended":
             await self._home.dismissed(self.name)
+            await self._home.dismissed(machine_name(self.name))
 
     def _nudge(self) -> None:
         from palmette.agents.programs.agent_actor import AgentActor
@@ -282,13 +287,14 @@ class Agent:
         if self._state == "ended":
             return
         self.set_state("ended")
+        self._why_ended = describe(reason)
         for other in self.outgoing.values():
             other.incoming.pop(self.name, None)
         for other in self.incoming.values():
             other.outgoing.pop(self.name, None)
         self.outgoing.clear()
         self.incoming.clear()
-        self.events.append("ended", describe(reason))
+        self.events.append("ended", self._why_ended)
         self.events.close()
         if self._log.agents.get(self.path) is self:
             del self._log.agents[self.path]

@@ -20,6 +20,7 @@ from palmette.agents.programs.errors import ProgramFailed
 from palmette.agents.programs.handle import Handle
 from palmette.agents.programs.populating import START_SECONDS, AgentOrder, start_agent, start_machine
 from palmette.agents.programs.root import here, spawn_call
+from palmette.agents.programs.stream import EventStream
 from palmette.agents.react_harness import react_harness
 from palmette.agents.toolbox import TOOL_SECONDS
 from palmette.machines import Machine
@@ -52,7 +53,7 @@ async def agent(
     *,
     system_prompt: str | None = None,
     model: str | ModelClient = "",
-    harness: HarnessFactory | None = None,
+    harness: HarnessFactory | str | None = None,
     image: str | None = None,
     machine: Machine | None = None,
     tool_seconds: float = TOOL_SECONDS,
@@ -66,8 +67,11 @@ async def agent(
     Args:
         name: Unique in this program.
         system_prompt: Comes before everything.
-        model: A model client, for a ``react`` harness; or a model's name, which the harness understands.
-        harness: What drives the model; by default the program's, else ``react``.
+        model: A model client, for a ``react`` harness; or a model's name, which the harness understands: for one that
+            is named here, as on the command line (``openai/NAME``, ``openai/NAME@http://HOST:PORT/v1``).
+        harness: What drives the model; by default the program's, else ``react``. ``pi`` (on a machine that has the pi
+            coding agent; ``pi:COMMAND`` where it is called otherwise) and ``cli:COMMAND`` need a machine. Their models
+            are behind a recording proxy of this system, which keeps the key here.
         image: The image of a machine of its own; by default the program's. It ends with the agent.
         machine: A machine that it shares; it stays when the agent ends.
         tool_seconds: Deadline of its tools, unless a tool has one of its own.
@@ -137,8 +141,23 @@ async def wait() -> object:
 
 
 def emit(type: str, data: object = None) -> None:
-    """Tell whoever observes this program. In a process of its own ``data`` must be plain data or a Struct."""
+    """Tell whoever observes this program. In a process of its own ``data`` must be plain data or a Struct.
+
+    It is told when this returns. A program that is killed before has not told it, and its next incarnation can see that
+    in :func:`own_events`.
+    """
     here().record.events.append(type, data)
+
+
+def own_events() -> EventStream:
+    """What this program has told, its earlier incarnations included: one that is started again tells nothing twice.
+
+    >>> if total not in [event.data for event in own_events().snapshot()]:     # doctest: +SKIP
+    ...     emit("total", total)
+
+    In a process of its own a program sees only what its present incarnation told.
+    """
+    return here().record.events
 
 
 def expose(function: F) -> F:

@@ -22,8 +22,9 @@ class ProgramOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Its name below its parent; by default the function's, with a number where it is taken."""
     image: str | None = None
     """Of its machines, and of its agents' (an image string of :mod:`palmette.machines`); none: agents have none."""
-    harness: HarnessFactory | None = None
-    """Of its agents. In a process of its own a program has the harness that it was declared with."""
+    harness: HarnessFactory | str | None = None
+    """Of its agents: a factory, or ``react``, ``pi``, ``pi:COMMAND`` or ``cli:COMMAND``. In a process of its own a
+    program has the harness that it was declared with."""
     recorder: Recorder | None = None
     """Where its agents' conversations are kept; by default in memory, for as long as the program's record lives."""
     timeout: float | None = None
@@ -56,7 +57,7 @@ class Changes(TypedDict, total=False):
 
     name: str | None
     image: str | None
-    harness: HarnessFactory | None
+    harness: HarnessFactory | str | None
     recorder: Recorder | None
     timeout: float | None
     restart: Restart

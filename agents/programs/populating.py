@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final, cast
@@ -16,13 +17,13 @@ from palmette.agents.programs.actor import ProgramActor, machine_name
 from palmette.agents.programs.agent_actor import STOP_SECONDS, AgentActor
 from palmette.agents.programs.agent_handle import Agent
 from palmette.agents.programs.supervisor import ProgramSupervisor
-from palmette.agents.react_harness import react_harness
 from palmette.machines import Machine, MachineActor, RemoteMachine, machine_for
 from palmette.machines.pool import BACKOFF, HOPELESS
 from palmette.machines.pool import STOP_SECONDS as MACHINE_STOP_SECONDS
 from palmette.supervisors import Backoff, ChildSpec, child
 from palmette.supervisors.policy import Directive, Restart
 
+_UNFIT: Final = re.compile(r"[^A-Za-z0-9_/-]")
 START_SECONDS: Final = 120.0
 """For an agent, or a machine, to come up."""
 
@@ -32,7 +33,7 @@ class AgentOrder(msgspec.Struct, frozen=True, kw_only=True):
 
     system_prompt: str | None
     model: str
-    harness: HarnessFactory | None
+    harness: HarnessFactory | str | None
     image: str | None
     machine: Machine | None
     tool_seconds: float
@@ -61,32 +62,41 @@ async def start_agent(host: ProgramActor, name: str, order: AgentOrder) -> Agent
         machine=machine,
         tool_seconds=order.tool_seconds,
     )
-    spec = child(
-        AgentActor,
-        agent,
-        _session(host.owner, agent.path),
-        order.harness or host.surroundings.harness or react_harness(),
-        name=name,
-        restart=order.restart,
-        backoff=order.backoff,
-        rules=order.rules,
-        shutdown=STOP_SECONDS,
-    )
     host.agents[name] = host.record.agents[name] = agent
     host.promise(name, agent)
     try:
         async with within(order.seconds, f"agent {agent.path}"):
             if machine_spec is not None:
+                await host.dismissed(machine_spec.name)  # of an earlier agent of this name, which may still be ending
                 await _bring_up(host, machine_spec)
             await agent.talk.load()
+            spec = child(
+                AgentActor,
+                agent,
+                _session(host.owner, agent.path),
+                await _harness(host, order),
+                name=name,
+                restart=order.restart,
+                backoff=order.backoff,
+                rules=order.rules,
+                shutdown=STOP_SECONDS,
+            )
             await host.ref.call(ProgramSupervisor.admit, spec, agent)
             await agent.until_up()
     except BaseException:
         agent.is_unwanted = True
         await _undo(host, name)
+        host.withdraw(name, agent)
         agent.ended(Shutdown("it could not be started"))
         raise
     return agent
+
+
+async def _harness(host: ProgramActor, order: AgentOrder) -> HarnessFactory:
+    wanted = order.harness or host.surroundings.harness or "react"
+    if isinstance(wanted, str):
+        return await host.surroundings.proxies.harness(host.system, wanted, model=order.model)
+    return wanted
 
 
 async def start_machine(host: ProgramActor, image: str | None, *, seconds: float) -> Machine:
@@ -152,5 +162,5 @@ async def within(seconds: float, what: str) -> AsyncGenerator[None]:
 
 
 def _session(owner: str, path: str) -> str:
-    """A name for the agent's session, unique on this host and fit for files."""
-    return f"{owner}{path.replace('/', '.')}"
+    """A name for the agent's session, unique on this host and fit for files and addresses."""
+    return owner + _UNFIT.sub(lambda found: f"_{ord(found[0]):x}", path.replace("_", "__")).replace("/", ".")

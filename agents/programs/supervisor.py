@@ -91,6 +91,11 @@ class ProgramSupervisor(DynamicRestarter):
         """``told`` hears of this supervisor's end, from before its child is admitted."""
         self._told[name] = told
 
+    def withdraw(self, name: str, told: Told) -> None:
+        """Take back a promise whose child was never admitted: its name is free."""
+        if self._told.get(name) is told and name not in self._members:
+            del self._told[name]
+
     # --- children come and go, at the request of this process's programs --------------------------------------------
 
     @endpoint
@@ -165,9 +170,9 @@ class ProgramSupervisor(DynamicRestarter):
     async def stopping(self, reason: Reason) -> None:
         for member in self._members.values():
             member.state = "stopped"
-        # Machines last: what runs on them is asked to end first.
-        for machines in (False, True):
-            await self._stop(*(each for each in self._members.values() if _is_machine(each) == machines))
+        # Machines and proxies last: what needs them is asked to end first.
+        for needed in (False, True):
+            await self._stop(*(each for each in self._members.values() if _is_needed(each) == needed))
         self._tell_the_end("its parent ended")
 
     def _tell_the_end(self, why: str) -> None:
@@ -216,7 +221,10 @@ class ProgramSupervisor(DynamicRestarter):
             told.returned(value)
 
 
-def _is_machine(member: Child) -> bool:
+def _is_needed(member: Child) -> bool:
+    """By its siblings, to the end."""
+    from palmette.agents.limiter import Limiter
+    from palmette.agents.proxy import Proxy
     from palmette.machines import MachineActor
 
-    return issubclass(member.spec.actor, MachineActor)
+    return issubclass(member.spec.actor, (MachineActor, Proxy, Limiter))

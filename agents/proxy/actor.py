@@ -20,12 +20,12 @@ from palmette.agents.conversation import ToolSchema
 from palmette.agents.limiter import Limiter
 from palmette.agents.proxy.app import ProxyApp
 from palmette.agents.proxy.records import Events, ProxySession, Upstream
-from palmette.agents.proxy.serving import listen, serve
 from palmette.agents.proxy.session import Session
 from palmette.agents.proxy.upstream import Line
+from palmette.agents.serving import listen, serve
 
 PATIENCE = 20.0
-"""Seconds that :meth:`Proxy.events` waits at most."""
+"""Seconds that an endpoint which waits for something does so at most."""
 
 
 class ProxyStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +64,7 @@ class Proxy(Actor):
     async def _serve(self, line: Line, listener: socket.socket) -> None:
         app = ProxyApp(self._upstream, line, self._sessions, self._find_limiter, self._break)
         try:
-            await serve(app, listener)
+            await serve(app, listener, name="palmette-model-proxy")
         finally:  # however the actor ends
             for session in self._sessions.values():
                 session.close()
@@ -112,9 +112,7 @@ class Proxy(Actor):
         Raises:
             Refused: there is no such session.
         """
-        left = time_left()
-        patience = PATIENCE if left is None else min(PATIENCE, left / 2)
-        return self.answer_later(self._session(session).events(after, patience))
+        return self.answer_later(self._session(session).events(after, _patience()))
 
     @endpoint
     async def happened(self, session: str) -> int:
@@ -135,6 +133,15 @@ class Proxy(Actor):
     async def set_tools(self, session: str, tools: list[ToolSchema]) -> None:
         """These instead of the former; the program learns of it at once."""
         self._session(session).set_tools(tools)
+
+    @endpoint
+    async def tools_taken(self, session: str) -> bool:
+        """Whether the program has the present tools at work: it is waited for, for half of the call's deadline at most.
+
+        Raises:
+            Refused: there is no such session.
+        """
+        return self.answer_later(self._session(session).tools_taken(_patience()))
 
     @endpoint
     async def statistics(self) -> ProxyStatistics:
@@ -175,3 +182,8 @@ class Proxy(Actor):
     async def _break_down(self) -> None:
         """What a request's handler should not have raised is the proxy's own crash."""
         await self._broken
+
+
+def _patience() -> float:
+    left = time_left()
+    return PATIENCE if left is None else min(PATIENCE, left / 2)

@@ -86,6 +86,11 @@ class ProxyLine:
         with deadline(_SECONDS):
             await self._proxy.call(Proxy.set_tools, self.session.id, toolbox.schemas)
 
+    async def tools_taken(self) -> bool:
+        """Whether the program has the present tools at work; waits for it, for half a minute at most."""
+        with deadline(_SECONDS):
+            return await self._proxy.call(Proxy.tools_taken, self.session.id)
+
     async def caught_up(self) -> None:
         """Wait until the reader of :meth:`calls` has been given all that has happened by now.
 

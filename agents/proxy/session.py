@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import secrets
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from palmette.actors import Actor, Ref
 from palmette.agents.conversation import Completion, Message, ToolCall, ToolSchema
@@ -29,6 +29,7 @@ class Session:
         self.owner = owner
         self.tools = list(tools)
         self.tools_version = 0
+        self._tools_known = -1
         self.is_over = False
         self.running: set[asyncio.Task[object]] = set()
         """The requests that are being answered."""
@@ -140,13 +141,24 @@ class Session:
         self._tell()
 
     async def newer_tools(self, than: int, patience: float) -> None:
-        """Wait for tools of a greater version, for ``patience`` seconds at most."""
+        """Wait for tools of a greater version, for ``patience`` seconds at most. Who asks has those of version ``than``
+        at work."""
+        self._tools_known = max(self._tools_known, than)
+        self._tell()
+        await self._until(lambda: self.tools_version > than, patience)
+
+    async def tools_taken(self, patience: float) -> bool:
+        """Whether the program has the present tools at work, within ``patience`` seconds."""
+        return await self._until(lambda: self._tools_known >= self.tools_version, patience)
+
+    async def _until(self, holds: Callable[[], bool], patience: float) -> bool:
         try:
             async with asyncio.timeout(patience):
-                while self.tools_version <= than:
+                while not (holds() or self.is_over):
                     await self._changed.wait()
         except TimeoutError:
             pass
+        return holds()
 
     def _add(self, event: Event) -> None:
         self._events.append(event)

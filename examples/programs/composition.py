@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from local_model import Call, LocalModel, Message, text_of
+from local_model import Call, LocalModel, Message, chosen, text_of
 
-from palmette.agents.harness import HarnessFactory
 from palmette.agents.programs import agent, program
 
 
@@ -52,9 +51,9 @@ def rule(messages: Sequence[Message]) -> str | Call:
             return "Trees stand tall and patient."
 
 
-async def main(harness: HarnessFactory | None = None) -> None:
+async def main() -> None:
     async with LocalModel(rule) as model:
-        print(await article.options(harness=harness)("trees", model.name))
+        print(await article.options(**chosen())("trees", model.name))
 
 
 if __name__ == "__main__":

@@ -12,9 +12,8 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 
-from local_model import Call, LocalModel, Message, text_of
+from local_model import Call, LocalModel, Message, chosen, text_of
 
-from palmette.agents.harness import HarnessFactory
 from palmette.agents.programs import agent, program
 
 
@@ -33,9 +32,9 @@ def rule(messages: Sequence[Message]) -> str | Call:
     return "tea" if text_of(messages[-1]).startswith(("As voter 0", "As voter 3")) else "coffee"
 
 
-async def main(harness: HarnessFactory | None = None) -> None:
+async def main() -> None:
     async with LocalModel(rule) as model:
-        for choice, votes in (await vote.options(harness=harness)("Tea or coffee?", model.name)).most_common():
+        for choice, votes in (await vote.options(**chosen())("Tea or coffee?", model.name)).most_common():
             print(f"{choice}: {votes}")
 
 

@@ -5,11 +5,13 @@
 
 A rule is a function: from the messages of a conversation (dicts, as OpenAI has them) to the text of the next reply,
 or to a :class:`Call` of a tool. It stands in for a real model, so that the examples run offline and always alike;
-``PALMETTE_MODEL=openai/gpt-5`` in the environment makes them use a real one instead.
+``PALMETTE_MODEL=openai/gpt-5`` in the environment makes them use a real one instead, and ``--harness pi`` has the pi
+coding agent drive it, on a machine for each agent.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
@@ -17,6 +19,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
+
+from palmette.agents.programs.options import Changes
 
 Message = dict[str, Any]
 
@@ -36,6 +40,14 @@ def text_of(message: Message) -> str:
     """A message's text; some clients send it in parts."""
     content = message.get("content") or ""
     return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+
+
+def chosen(image: str = "local") -> Changes:
+    """A program's options, as the command line says: ``--harness pi``, or another that needs machines of ``image``."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--harness", help="react (the default), pi, pi:COMMAND or cli:COMMAND")
+    harness: str | None = parser.parse_args().harness
+    return {} if harness is None else {"harness": harness, "image": image}
 
 
 class LocalModel:

@@ -11,9 +11,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from local_model import Call, LocalModel, Message, text_of
+from local_model import Call, LocalModel, Message, chosen, text_of
 
-from palmette.agents.harness import HarnessFactory
 from palmette.agents.programs import Event, agent, emit, expose, program, spawn, wait
 
 
@@ -62,9 +61,9 @@ def rule(messages: Sequence[Message]) -> str | Call:
     return f"noted: {text_of(last)}"
 
 
-async def main(harness: HarnessFactory | None = None) -> None:
+async def main() -> None:
     async with LocalModel(rule) as model:
-        print(f"the monitor's tools: {await watch.options(harness=harness)(model.name)}")
+        print(f"the monitor's tools: {await watch.options(**chosen())(model.name)}")
 
 
 if __name__ == "__main__":

@@ -16,9 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from local_model import Call, LocalModel, Message, text_of
+from local_model import Call, LocalModel, Message, chosen, text_of
 
-from palmette.agents.harness import HarnessFactory
 from palmette.agents.programs import agent, program
 from palmette.machines import Backend, Channel, Evidence, Place, register_backend
 
@@ -100,10 +99,10 @@ def rule(messages: Sequence[Message]) -> str | Call:
     return Call("sh", {"command": "nice"}) if last["role"] == "user" else f"my niceness is {text_of(last).strip()}"
 
 
-async def main(harness: HarnessFactory | None = None) -> None:
+async def main() -> None:
     register_backend("nice", Nice)
     async with LocalModel(rule) as model:
-        print(await look_around.options(harness=harness)(model.name))
+        print(await look_around.options(**chosen(image="nice:15"))(model.name))
 
 
 if __name__ == "__main__":

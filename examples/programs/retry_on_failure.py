@@ -11,9 +11,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from local_model import Call, LocalModel, Message, text_of
+from local_model import Call, LocalModel, Message, chosen, text_of
 
-from palmette.agents.harness import HarnessFactory
 from palmette.agents.programs import Event, agent, done, emit, fail, program, spawn, wait
 
 
@@ -59,9 +58,9 @@ def rule(messages: Sequence[Message]) -> str | Call:
     return Call("submit", {"answer": 42 if "too small" in text_of(last) else 41})
 
 
-async def main(harness: HarnessFactory | None = None) -> None:
+async def main() -> None:
     async with LocalModel(rule) as model:
-        print(f"the answer is {await solve.options(harness=harness)('What is 40 + 2?', model.name)}")
+        print(f"the answer is {await solve.options(**chosen())('What is 40 + 2?', model.name)}")
 
 
 if __name__ == "__main__":

@@ -11,9 +11,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from local_model import Call, LocalModel, Message, text_of
+from local_model import Call, LocalModel, Message, chosen, text_of
 
-from palmette.agents.harness import HarnessFactory
 from palmette.agents.programs import agent, done, program, wait
 
 
@@ -45,9 +44,9 @@ def rule(messages: Sequence[Message]) -> str | Call:
     return Call("submit", {"answer": int(text_of(last))}) if text_of(last).strip().isdigit() else "I am done."
 
 
-async def main(harness: HarnessFactory | None = None) -> None:
+async def main() -> None:
     async with LocalModel(rule) as model:
-        words = await count_words.options(harness=harness)("A palmette is a tree trained flat on a frame", model.name)
+        words = await count_words.options(**chosen())("A palmette is a tree trained flat on a frame", model.name)
     print(f"the text has {words} words")
 
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from local_model import Call, LocalModel, Message, text_of
+from local_model import Call, LocalModel, Message, chosen, text_of
 
-from palmette.agents.harness import HarnessFactory
 from palmette.agents.programs import Event, agent, emit, expose, program, spawn, wait
 
 
@@ -74,9 +73,9 @@ def rule(messages: Sequence[Message]) -> str | Call:
     return text_of(messages[-1]).upper()
 
 
-async def main(harness: HarnessFactory | None = None) -> None:
+async def main() -> None:
     async with LocalModel(rule) as model:
-        await run.options(harness=harness)(["apple", "pear", "plum", "quince", "fig"], model.name)
+        await run.options(**chosen())(["apple", "pear", "plum", "quince", "fig"], model.name)
 
 
 if __name__ == "__main__":

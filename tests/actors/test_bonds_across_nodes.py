@@ -154,7 +154,7 @@ def test_every_monitor_and_link_between_nodes_is_told_of_an_end_once_whatever_ha
     story: Callable[[], Coroutine[object, object, tuple[int, int]]],
 ) -> None:
     struck, downs, exits = Counter[str](), 0, 0
-    for seed in range(20):
+    for seed in range(10):
         result = simulation.run(story, seed=seed, faults=FAULTS)
         struck.update(fault.kind for fault in result.faults)
         downs, exits = downs + result.value[0], exits + result.value[1]
@@ -186,7 +186,7 @@ def test_the_end_of_a_link_is_not_taken_for_that_of_its_successor(where: str) ->
                 await asyncio.sleep(10.0)
             return list(Book.exits[(_life_at(it.path), other.path)]), [list(told) for told in Book.downs.values()]
 
-    for seed in range(20):
+    for seed in range(10):
         faults = [Fault(kind="slow_link", path=f"/all/{name}", message=4, seconds=0.5) for name in ("one", "two")]
         exits, downs = simulation.run(main, seed=seed, faults=faults).value
         assert len(exits) == 10

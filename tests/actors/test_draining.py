@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.probes import Probe, actor_of, begun, last_exit, running, worker
 from support.worlds import everywhere, here, took, turns
@@ -307,6 +307,7 @@ STEP = 0.25
 
 
 @pytest.mark.worlds("real", "simulated")
+@settings(max_examples=50)
 @given(
     steps=st.lists(st.sampled_from(["call", "cast", "beside", "task", "wait", "suspend", "resume"]), max_size=30),
     at=st.integers(0, 30),

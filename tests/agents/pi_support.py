@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shlex
+import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 from harness_support import Run, local_machine, running, setup_of
 from proxy_support import proxy_of, proxy_system
@@ -73,3 +77,20 @@ def pi_on(
         machine, toolbox=toolbox, turns=turns, results=results, system_prompt=system_prompt, may_go_on=may_go_on
     )
     return running(factory, setup)
+
+
+@pytest.fixture
+def pi(pi_command: Sequence[str]) -> str:
+    """The harness of programs, by its name."""
+    return f"pi:{shlex.join(pi_command)}"
+
+
+def pi_processes() -> list[psutil.Process]:
+    """Those that this test has started, by their program: pi gives itself a title in the place of its arguments."""
+    node = os.path.realpath(shutil.which("node") or "")
+    return [one for one in psutil.Process().children(recursive=True) if one.exe() == node]
+
+
+def pi_process() -> psutil.Process:
+    (found,) = pi_processes()
+    return found

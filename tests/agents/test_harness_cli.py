@@ -147,7 +147,7 @@ async def test_leaving_in_the_middle_of_a_run_leaves_nothing(proxy: Ref[Proxy], 
 async def test_a_harness_has_a_name_and_needs_a_command_and_a_machine(proxy: Ref[Proxy], machine: LocalMachine) -> None:
     with pytest.raises(ConfigurationError, match="needs a command"):
         harness_named("cli:", proxy)
-    with pytest.raises(UnknownAgent, match="no harness 'py'; there are pi, cli:COMMAND"):
+    with pytest.raises(UnknownAgent, match="no harness 'py'; there are pi, pi:COMMAND, cli:COMMAND"):
         harness_named("py", proxy)
     setup = setup_of(machine)
     for name in ("pi", "cli:echo {message}"):

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 
-import psutil
 import pytest
 from harness_support import is_running, setup_of, written
-from pi_support import calls, pi_on, text
+from pi_support import calls, pi_on, pi_process, pi_processes, text
 from pi_support import factory as factory
 from pi_support import machine as machine
 from pi_support import machines as machines
@@ -30,17 +28,6 @@ from palmette.machines import LocalMachine
 
 STAYS = "setsid sleep 1000 & echo $! > stays; wait"
 """A command whose child has a session of its own, as pi's tools have, and outlives a signal to pi's group."""
-
-
-def pi_processes() -> list[psutil.Process]:
-    """Those that this test has started, by their program: pi gives itself a title in the place of its arguments."""
-    node = os.path.realpath(shutil.which("node") or "")
-    return [one for one in psutil.Process().children(recursive=True) if one.exe() == node]
-
-
-def pi_process() -> psutil.Process:
-    (found,) = pi_processes()
-    return found
 
 
 async def test_a_pi_that_is_killed_is_a_crash_and_takes_its_tools_along(

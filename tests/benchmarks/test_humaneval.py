@@ -35,10 +35,11 @@ async def rewards(
 
 
 @pytest.mark.slow
-async def test_the_reference_solves_all_164(data_of: Callable[[str], Path], tmp_path: Path) -> None:
+async def test_the_reference_solves_them(data_of: Callable[[str], Path], tmp_path: Path) -> None:
+    """All 164 of them do in the command's tests."""
     benchmark = HumanEval(data_of("humaneval"))
-    got = await rewards(benchmark, tmp_path, lambda task: benchmark.replies(task.public(), "reference")[0])
-    assert got == [1.0] * 164
+    got = await rewards(benchmark, tmp_path, lambda task: benchmark.replies(task.public(), "reference")[0], every=4)
+    assert got == [1.0] * 41
 
 
 async def test_silence_solves_none(data_of: Callable[[str], Path], tmp_path: Path) -> None:

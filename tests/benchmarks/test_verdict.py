@@ -83,6 +83,7 @@ def test_outcomes_of_older_journals_are_read() -> None:
     ("error", "before", "after"),
     [
         ("palmette.agents.errors.ModelRefused", True, True),
+        ("palmette.agents.errors.BudgetSpent", True, True),
         ("palmette.agents.errors.NoApiKey", True, True),
         ("palmette.agents.errors.MissingExtra", True, True),
         ("palmette.agents.errors.ModelUnavailable", True, False),

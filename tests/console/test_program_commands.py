@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from support.command_line import CommandLine, end, list_of, until
+from support.tmux import Terminal
 
 PROGRAM = Path(__file__).parent / "program_from_outside.py"
 
@@ -166,36 +167,18 @@ def test_attach_shows_what_an_agent_does_and_sends_what_is_typed(office: Office)
 def test_ssh_opens_a_shell_on_an_agent_s_machine(office: Office) -> None:
     line, _ = office
     assert "needs a terminal" in line.fails("ssh", "below-1/helper", code=2)
-    words = " ".join([*line.words, "ssh", "helper", ";", "echo", "'shell' ended with $?"])
-    tmux = ["tmux", "-S", str(line.folder / "tmux")]
-    subprocess.run(
-        [*tmux, "-f", "/dev/null", "new-session", "-d", "-x", "90", "-y", "30", "sh"],
-        env=line.environment, check=True, timeout=30,
-    )  # fmt: skip
-
-    def screen() -> str:
-        return subprocess.run(
-            [*tmux, "capture-pane", "-p"], capture_output=True, text=True, check=True, timeout=30
-        ).stdout
-
-    def typed(text: str) -> None:
-        subprocess.run([*tmux, "send-keys", text, "Enter"], check=True, timeout=30)
-
-    try:
-        typed(words)
-        until(lambda: any(row.rstrip().endswith(("#", "$")) for row in screen().splitlines()), "the prompt")
-        typed("stty size; echo $((6 * 7)) $PWD")
-        until(lambda: "30 90" in screen() and "42 /" in screen(), "the shell's answer")
-        assert str(line.machines) in screen().replace("\n", "")
-        subprocess.run([*tmux, "resize-window", "-x", "70", "-y", "20"], check=True, timeout=30)
-        typed("clear; stty size; sleep 600")
-        until(lambda: "19 70" in screen() or "20 70" in screen(), "the new size")
-        subprocess.run([*tmux, "send-keys", "C-c"], check=True, timeout=30)
-        typed("exit 7")
-        until(lambda: "shell ended with 7" in screen(), "the end")
-    finally:
-        print(screen())  # shown where something of the above fails
-        subprocess.run([*tmux, "kill-server"], check=True, timeout=30)
+    with Terminal(line.folder, line.environment) as terminal:
+        terminal.type(" ".join([*line.words, "ssh", "helper", ";", "echo", "'shell' ended with $?"]))
+        until(terminal.shows_a_prompt, "the prompt")
+        terminal.type("stty size; echo $((6 * 7)) $PWD")
+        until(lambda: "30 90" in terminal.screen() and "42 /" in terminal.screen(), "the shell's answer")
+        assert str(line.machines) in terminal.screen().replace("\n", "")
+        terminal.resize(70, 20)
+        terminal.type("clear; stty size; sleep 600")
+        until(lambda: "19 70" in terminal.screen() or "20 70" in terminal.screen(), "the new size")
+        terminal.press("C-c")
+        terminal.type("exit 7")
+        until(lambda: "shell ended with 7" in terminal.screen(), "the end")
 
 
 def test_an_agent_without_a_machine_has_no_shell(office: Office) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.pi_agent import pi_command as pi_command
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "programs"
 
@@ -50,11 +52,24 @@ def sockets() -> Iterator[Path]:
 def test_an_example_of_a_program_says_what_it_promises_and_leaves_nothing(
     name: str, tmp_path: Path, sockets: Path
 ) -> None:
+    run(name, tmp_path, sockets)
+
+
+@pytest.mark.parametrize("name", sorted(SAYS))
+def test_an_example_of_a_program_does_the_same_with_the_pi_coding_agent(
+    name: str, tmp_path: Path, sockets: Path, pi_command: list[str]
+) -> None:
+    """pi drives the same model, as a process on a machine of each agent's own."""
+    run(name, tmp_path, sockets, "--harness", f"pi:{shlex.join(pi_command)}")
+
+
+def run(name: str, tmp_path: Path, sockets: Path, *options: str) -> None:
+    """As a user would; afterwards there is nothing in any place where something could be."""
     places = {"PALMETTE_MACHINES": tmp_path / "machines", "XDG_RUNTIME_DIR": sockets, "TMPDIR": tmp_path / "t"}
     for place in places.values():
         place.mkdir(mode=0o700, exist_ok=True)
     done = subprocess.run(
-        [sys.executable, str(EXAMPLES / name)],
+        [sys.executable, str(EXAMPLES / name), *options],
         env={**os.environ, **{variable: str(place) for variable, place in places.items()}},
         stdin=subprocess.DEVNULL,
         capture_output=True,

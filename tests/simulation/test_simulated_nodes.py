@@ -29,18 +29,18 @@ async def short() -> dict[str, int]:
 
 
 def test_traffic_under_faults_loses_nothing_silently_and_delivers_nothing_twice() -> None:
-    """Hundreds of seeds; every kind of fault strikes many times. What is checked is in ``node_traffic.check``."""
+    """Many seeds; every kind of fault strikes many times. What is checked is in ``node_traffic.check``."""
     struck = Counter[str]()
     outcomes = Counter[str]()
     told = 0
-    for seed in range(200):
+    for seed in range(80):
         result = simulation.run(short, seed=seed, faults=FAULTS)
         struck.update(fault.kind for fault in result.faults)
         told += node_traffic.Book.ledger.told
         outcomes.update(outcome for [outcome] in node_traffic.Book.ledger.outcomes.values())
-    assert all(struck[kind] >= 20 for kind in NODE_KINDS), struck
-    assert told > 200 * 8, told
-    assert all(outcomes[outcome] >= 20 for outcome in ("answer", "ActorDied", "DeadlineExceeded")), outcomes
+    assert all(struck[kind] >= 8 for kind in NODE_KINDS), struck
+    assert told > 80 * 8, told
+    assert all(outcomes[outcome] >= 8 for outcome in ("answer", "ActorDied", "DeadlineExceeded")), outcomes
 
 
 @pytest.mark.parametrize("kind", NODE_KINDS)
@@ -151,5 +151,5 @@ def test_real_nodes_and_simulated_ones_do_the_same_where_nothing_goes_wrong() ->
     """The same program, on processes and sockets, and on neither."""
     real = asyncio.run(node_traffic.main(rounds=2))
     assert real == {"/all/one": 14, "/all/two": 14, "/all/team/inner": 14, "answer": 9}
-    for seed in range(20):
+    for seed in range(10):
         assert simulation.run(lambda: node_traffic.main(rounds=2), seed=seed).value == real

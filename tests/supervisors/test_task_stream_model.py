@@ -118,7 +118,7 @@ strikes = st.lists(
 
 
 @pytest.mark.worlds("simulated", why="takes minutes for each of hundreds of examples", drawn=True)
-@settings(max_examples=250)
+@settings(max_examples=100)
 @given(
     seed=st.integers(0, 1_000_000),
     scenario=st.builds(

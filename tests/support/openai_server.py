@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -160,10 +160,14 @@ def status(code: int, message: str, *, error_code: str | None = None, retry_afte
 
 
 class OpenAIServer:
-    """``key``: refuse requests that do not carry it. ``requests``: what came, in order."""
+    """``key``: refuse requests that do not carry it. ``requests``: what came, in order.
 
-    def __init__(self, *, key: str | None = None) -> None:
+    ``rule``: what is done with a request where nothing is planned.
+    """
+
+    def __init__(self, *, key: str | None = None, rule: Callable[[Request], Reaction] | None = None) -> None:
         self.key = key
+        self.rule = rule
         self.requests: list[Request] = []
         self._plan: deque[Reaction] = deque()
         self._news = asyncio.Condition()
@@ -228,10 +232,11 @@ class OpenAIServer:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
         body = await reader.readexactly(int(headers.get("content-length", "0")))
-        self.requests.append(Request(head[0].split()[1], headers, msgspec.json.decode(body or b"{}")))
+        request = Request(head[0].split()[1], headers, msgspec.json.decode(body or b"{}"))
+        self.requests.append(request)
         async with self._news:
             self._news.notify_all()
-        match self._reaction(headers):
+        match self._reaction(request):
             case Http() as answer:
                 await _send(writer, answer, len(answer.body))
                 return True
@@ -255,10 +260,13 @@ class OpenAIServer:
                 await _send(writer, Http(200, part or b"", {"content-type": "application/json"}), 1 << 20)
         return False
 
-    def _reaction(self, headers: Mapping[str, str]) -> Reaction:
-        if self.key is not None and headers.get("authorization") != f"Bearer {self.key}":
-            return status(401, f"Incorrect API key provided: {headers.get('authorization')}")
-        return self._plan.popleft() if self._plan else status(500, "the test planned no reaction to this request")
+    def _reaction(self, request: Request) -> Reaction:
+        given = request.headers.get("authorization")
+        if self.key is not None and given != f"Bearer {self.key}":
+            return status(401, f"Incorrect API key provided: {given}")
+        if self._plan:
+            return self._plan.popleft()
+        return self.rule(request) if self.rule else status(500, "the test planned no reaction to this request")
 
 
 async def _send(writer: asyncio.StreamWriter, answer: Http, length: int) -> None:

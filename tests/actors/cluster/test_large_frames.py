@@ -35,7 +35,7 @@ STEPS = st.lists(
         st.builds(wire.Stop, PATHS, st.just(Normal())),
         st.builds(wire.Reply, st.integers(1, 9), PAYLOADS),
         st.builds(wire.Fell, st.integers(1, 9), st.just(Normal())),
-        st.builds(wire.ExitSignal, PATHS, st.just("/x"), st.just(Normal())),
+        st.builds(wire.ExitSignal, PATHS, st.just("/x"), st.just(Normal()), st.integers(1, 9), st.booleans()),
         st.builds(wire.Ended, PATHS, st.just(Normal())),
         st.builds(wire.Logged, st.just("l"), st.just(1), st.integers(0, 100).map("x".__mul__), st.just(1.0)),
         st.just(wire.Beat()),

@@ -64,3 +64,9 @@ async def family() -> list[int]:
     nested = await tells_pid()
     spawned = spawn(tells_pid.options(isolation="process"))
     return [os.getpid(), nested, await spawned.result()]
+
+
+@program(isolation="process", image="local")
+async def coding(model: str, harness: str) -> str:
+    coder = await agent("coder", model=model, harness=harness)
+    return await coder.ask("hello", timeout=60)
