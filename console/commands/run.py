@@ -35,6 +35,16 @@ def run(
     samples: Annotated[int, Option(help="Episodes per task.")] = 1,
     seed: Annotated[int, Option(help="Of the sampling; the same seed samples alike.")] = 0,
     episode_seconds: Annotated[float, Option(help="Time limit of an episode.")] = 1800.0,
+    requests_per_minute: Annotated[
+        float | None, Option(metavar="N", help="To the model, of all agents.", show_default=False)
+    ] = None,
+    tokens_per_minute: Annotated[
+        float | None, Option(metavar="N", help="In and out, of all agents.", show_default=False)
+    ] = None,
+    dollars: Annotated[
+        float | None,
+        Option(metavar="USD", help="Stop when the endpoint's own figures add up to it.", show_default=False),
+    ] = None,
     journal: JournalOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -61,5 +71,8 @@ def run(
         samples=samples,
         seed=seed,
         episode_seconds=episode_seconds,
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
+        dollars=dollars,
     )
     begin(lambda run_id: evaluation(config), journal, as_json=json)

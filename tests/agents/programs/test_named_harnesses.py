@@ -46,7 +46,7 @@ def conversation(one: Agent) -> list[str]:
 
 
 async def test_agents_with_one_endpoint_ask_one_limiter_first(server: OpenAIServer) -> None:
-    """Of all programs of the system. One that dies is back in a moment, and who needed it meanwhile is started again."""
+    """Of all programs of the system. One that dies is back in a moment, and so is who needed it meanwhile."""
 
     @program(control=False)
     async def child(number: int) -> str:
