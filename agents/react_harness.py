@@ -15,9 +15,11 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
+from palmette.actors import Ref
 from palmette.agents.conversation import Completion, Message, ModelClient, Session, ToolCall
 from palmette.agents.errors import ConfigurationError, ContextFull
 from palmette.agents.harness import HarnessEvent, HarnessFactory, HarnessSetup, Settled, ToolBegan, ToolEnded, Turned
+from palmette.agents.limiter import LimitedClient, Limiter
 from palmette.agents.names import parse_model
 from palmette.agents.openai_client import OpenAIClient
 from palmette.agents.react import ReactLimits
@@ -29,7 +31,9 @@ UNKNOWN: Final = "the agent was restarted while this ran; what it did is not kno
 INTERRUPTED: Final = "interrupted before it ended"
 
 
-def react_harness(client: ModelClient | None = None, *, limits: ReactLimits | None = None) -> HarnessFactory:
+def react_harness(
+    client: ModelClient | None = None, *, limits: ReactLimits | None = None, limiter: Ref[Limiter] | None = None
+) -> HarnessFactory:
     """A factory of :class:`ReactHarness`.
 
     Args:
@@ -37,14 +41,21 @@ def react_harness(client: ModelClient | None = None, *, limits: ReactLimits | No
             written as on the command line (``openai/NAME``).
         limits: Of each run, from a message to the answer; the defaults of :class:`ReactLimits` where ``None``. The
             deadlines of tools are the agent's.
+        limiter: Asked before each request of a client of its own.
     """
-    return lambda setup: ReactHarness(setup, client, limits or ReactLimits())
+    return lambda setup: ReactHarness(setup, client, limits or ReactLimits(), limiter)
 
 
 class ReactHarness:
     """See the module's text, and :class:`~palmette.agents.harness.Harness`."""
 
-    def __init__(self, setup: HarnessSetup, client: ModelClient | None, limits: ReactLimits) -> None:
+    def __init__(
+        self,
+        setup: HarnessSetup,
+        client: ModelClient | None,
+        limits: ReactLimits,
+        limiter: Ref[Limiter] | None = None,
+    ) -> None:
         self._setup = setup
         self._limits = limits
         if client is None and not setup.model:
@@ -52,6 +63,7 @@ class ReactHarness:
                 f"agent {setup.name!r} has no model; pass model= to agent(), or a harness with a client"
             )
         self._client = client
+        self._limiter = limiter
         self._own: OpenAIClient | None = None
         self._conversation: list[Message] = []
         self._inbox: list[str] = []
@@ -65,6 +77,8 @@ class ReactHarness:
         if client is None:
             # In a thread: the SDK takes a second or two to be imported, and more while others do likewise.
             client = self._own = await asyncio.to_thread(_client_of, self._setup.model)
+            if self._limiter is not None:
+                client = LimitedClient(client, self._limiter)
         self._session: Session = client.session(self._setup.session, seed=0)
         return self
 

@@ -26,7 +26,7 @@ import msgspec
 from palmette.actors import Actor, TaskDone, deadline
 from palmette.actors.cluster.needs_text import parse_needs
 from palmette.agents.conversation import ModelClient
-from palmette.agents.limiter import Limiter
+from palmette.agents.limiter import Limiter, LimiterSettings
 from palmette.agents.names import model_client, parse_agent, parse_model
 from palmette.agents.openai_client import OpenAIClient
 from palmette.agents.react import ReactLimits
@@ -77,6 +77,11 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Processes there that the machines are divided among; ``None``: one for each member."""
     needs: tuple[str, ...] = ()
     """What a member must offer for that, each as ``KEY=VALUE``."""
+    requests_per_minute: float | None = None
+    """Of all agents together, as are the next two."""
+    tokens_per_minute: float | None = None
+    dollars: float | None = None
+    """What a start of this run may spend on its model; then the run ends."""
 
     def __post_init__(self) -> None:
         for name in ("concurrency", "samples", "limit", "fleets"):
@@ -93,6 +98,10 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
             parse_needs(self.needs)
         except ValueError as error:
             raise BadOption(f"--needs: {error}") from error
+        for name in ("requests_per_minute", "tokens_per_minute", "dollars"):
+            most: float | None = getattr(self, name)
+            if most is not None and not most > 0:
+                raise BadOption(f"--{name.replace('_', '-')} is more than 0, got {most:g}")
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,13 +163,26 @@ def run_tree(prepared: Prepared, *, run: str, journal: str) -> ChildSpec[Supervi
         limits=ReactLimits(seconds=config.episode_seconds),
         seconds=config.episode_seconds + 60.0,
     )
-    return plan_tree(settings, prepared.plan, concurrency=config.concurrency, journal=journal)
+    limits = LimiterSettings(
+        requests_per_minute=config.requests_per_minute,
+        tokens_per_minute=config.tokens_per_minute,
+        dollars=config.dollars,
+    )
+    return plan_tree(settings, prepared.plan, concurrency=config.concurrency, journal=journal, limits=limits)
 
 
 def plan_tree(
-    settings: EpisodeSettings, plan: Sequence[EpisodeRequest], *, concurrency: int, journal: str
+    settings: EpisodeSettings,
+    plan: Sequence[EpisodeRequest],
+    *,
+    concurrency: int,
+    journal: str,
+    limits: LimiterSettings | None = None,
 ) -> ChildSpec[Supervisor]:
-    """The tree that plays ``plan``; :func:`run_tree` for those who have settings of their own."""
+    """The tree that plays ``plan``; :func:`run_tree` for those who have settings of their own.
+
+    ``limits`` are those of the limiter, where ``settings`` name one.
+    """
     runner = child(
         Runner,
         tuple(plan),
@@ -180,16 +202,16 @@ def plan_tree(
         max_seconds=60.0,
         children=[
             journal_spec(journal, settings.run),
-            *([] if settings.limiter is None else [models_spec(settings.limiter)]),
+            *([] if settings.limiter is None else [models_spec(settings.limiter, limits or LimiterSettings())]),
             rollouts_spec(settings, concurrency),
             runner,
         ],
     )
 
 
-def models_spec(limiter: str) -> ChildSpec[Supervisor]:
+def models_spec(limiter: str, limits: LimiterSettings) -> ChildSpec[Supervisor]:
     """What agents need for their models. A limiter that is started again costs nobody else a restart."""
-    return Supervisor.spec(name="models", children=[child(Limiter, name=limiter)])
+    return Supervisor.spec(name="models", children=[child(Limiter, limits, name=limiter)])
 
 
 def journal_spec(url: str, run: str) -> ChildSpec[Journal]:

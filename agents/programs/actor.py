@@ -22,7 +22,7 @@ from palmette.agents.programs.decorator import Call
 from palmette.agents.programs.errors import NoEndpoint, ProgramFailed, ProgramTimeout
 from palmette.agents.programs.fitting import fitted, fitted_words
 from palmette.agents.programs.log import Log
-from palmette.agents.programs.proxies import Proxies
+from palmette.agents.programs.providers import Providers
 from palmette.agents.programs.record import Record
 from palmette.agents.programs.recorder import MemoryRecorder, Recorder
 from palmette.agents.programs.stream import Event, EventStream
@@ -41,11 +41,13 @@ Exposed = Callable[..., Awaitable[object]]
 class Surroundings:
     """What a program has from its parent, in the same process."""
 
-    def __init__(self, *, log: Log, harness: HarnessFactory | str | None, recorder: Recorder, proxies: Proxies) -> None:
+    def __init__(
+        self, *, log: Log, harness: HarnessFactory | str | None, recorder: Recorder, providers: Providers
+    ) -> None:
         self.log = log
         self.harness = harness
         self.recorder = recorder
-        self.proxies = proxies
+        self.providers = providers
 
 
 class ProgramActor(ProgramSupervisor):
@@ -70,7 +72,7 @@ class ProgramActor(ProgramSupervisor):
                 log=Log(),
                 harness=own.harness,
                 recorder=own.recorder or MemoryRecorder(),
-                proxies=Proxies(self.path),
+                providers=Providers(self.path),
             )
         self.surroundings = surroundings
         self.owner = owner

@@ -71,7 +71,8 @@ async def agent(
             is named here, as on the command line (``openai/NAME``, ``openai/NAME@http://HOST:PORT/v1``).
         harness: What drives the model; by default the program's, else ``react``. ``pi`` (on a machine that has the pi
             coding agent; ``pi:COMMAND`` where it is called otherwise) and ``cli:COMMAND`` need a machine. Their models
-            are behind a recording proxy of this system, which keeps the key here.
+            are behind a recording proxy of this system, which keeps the key here. All requests to one endpoint, of
+            named harnesses, go through one limiter.
         image: The image of a machine of its own; by default the program's. It ends with the agent.
         machine: A machine that it shares; it stays when the agent ends.
         tool_seconds: Deadline of its tools, unless a tool has one of its own.

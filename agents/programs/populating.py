@@ -95,7 +95,7 @@ async def start_agent(host: ProgramActor, name: str, order: AgentOrder) -> Agent
 async def _harness(host: ProgramActor, order: AgentOrder) -> HarnessFactory:
     wanted = order.harness or host.surroundings.harness or "react"
     if isinstance(wanted, str):
-        return await host.surroundings.proxies.harness(host.system, wanted, model=order.model)
+        return await host.surroundings.providers.harness(host.system, wanted, model=order.model)
     return wanted
 
 

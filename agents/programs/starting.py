@@ -8,7 +8,7 @@ from palmette.actors import Actor
 from palmette.agents.programs.actor import ProgramActor, Surroundings
 from palmette.agents.programs.decorator import Call
 from palmette.agents.programs.log import Log
-from palmette.agents.programs.proxies import Proxies
+from palmette.agents.programs.providers import Providers
 from palmette.agents.programs.record import Record
 from palmette.agents.programs.recorder import MemoryRecorder
 from palmette.supervisors import ChildSpec
@@ -38,7 +38,7 @@ def spec_for(
             log=log,
             harness=options.harness or (given.harness if given else None),
             recorder=options.recorder or (given.recorder if given else MemoryRecorder()),
-            proxies=given.proxies if given else Proxies("/"),
+            providers=given.providers if given else Providers("/"),
         )
         inline = {"record": record, "surroundings": surroundings}
     spec: ChildSpec[Actor] = ChildSpec(

@@ -47,6 +47,16 @@ def run(
             show_default=False,
         ),
     ] = None,
+    requests_per_minute: Annotated[
+        float | None, Option(metavar="N", help="To the model, of all agents.", show_default=False)
+    ] = None,
+    tokens_per_minute: Annotated[
+        float | None, Option(metavar="N", help="In and out, of all agents.", show_default=False)
+    ] = None,
+    dollars: Annotated[
+        float | None,
+        Option(metavar="USD", help="Stop when the endpoint's own figures add up to it.", show_default=False),
+    ] = None,
     journal: JournalOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -77,5 +87,8 @@ def run(
         cluster=cluster,
         fleets=fleets,
         needs=tuple(needs or ()),
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
+        dollars=dollars,
     )
     begin(lambda run_id: evaluation(config), journal, as_json=json)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import traceback
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from harness_support import Run, until
 from pi_support import calls, pi_on, text
 from pi_support import machine as machine
 from pi_support import machines as machines
+from pi_support import pi as pi
 from pi_support import pi_command as pi_command
 from proxy_support import proxy_of, proxy_system
 from support.openai_server import OpenAIServer, says, status
@@ -28,6 +30,7 @@ from palmette.agents import Message, ModelRefused, OpenAIClient
 from palmette.agents.harness import ToolBegan
 from palmette.agents.harnesses import pi_harness
 from palmette.agents.limiter import LimitedClient, Limiter, LimiterSettings
+from palmette.agents.programs import FileRecorder, ProgramEnded, agent, current_system, program
 from palmette.agents.proxy import Proxy, ProxyLine, Upstream
 from palmette.machines import LocalMachine
 from palmette.supervisors import DynamicSupervisor, child
@@ -168,6 +171,36 @@ async def test_pi_and_its_machine_never_see_the_key(
             await run.asked("again")
         assert CANARY not in str(refused.value)
     looked_around(run)
+
+
+async def test_neither_the_record_nor_the_crash_of_a_program_holds_the_key(
+    machines: None, pi: str, openai_server: OpenAIServer, tmp_path: Path, logs: pytest.LogCaptureFixture
+) -> None:
+    """What it keeps on disk, tells, and fails with; agents with pi and without."""
+    openai_server.key = CANARY
+    folder = tmp_path / "record"
+
+    @program(control=False, image="local", timeout=60)
+    async def main(harness: str) -> None:
+        worker = await agent("worker", model=f"openai/m@{openai_server.base_url}", harness=harness)
+        openai_server.plan(text("hi") if harness != "react" else says("hi"))
+        assert await worker.ask("hello") == "hi"
+        openai_server.plan(status(401, f"Incorrect API key provided: {CANARY}"))
+        try:
+            await worker.ask("again")
+        finally:
+            told.append([worker.events.snapshot(), list(current_system().exits), worker.talk.turns])
+
+    told: list[object] = []
+    for number, harness in enumerate((pi, "react")):
+        with pytest.raises(ProgramEnded, match="ModelRefused") as failed:
+            await main.options(recorder=FileRecorder(folder / str(number)))(harness)
+        told.append("".join(traceback.format_exception(failed.value)))
+    assert "refuses the API key" in repr(told)
+    assert CANARY not in repr(told)
+    kept = [path.read_bytes() for path in folder.rglob("*.jsonl")]
+    assert len([each for each in kept if b"hello" in each]) == 2
+    assert not any(CANARY.encode() in each for each in kept)
 
 
 def looked_around(run: Run) -> None:

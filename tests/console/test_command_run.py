@@ -86,6 +86,24 @@ async def test_react_plays_against_an_openai_compatible_server(
     assert [request.body["model"] for request in openai_server.requests] == ["served", "served"]
 
 
+async def test_a_run_stops_when_its_dollars_are_spent(command_line: CommandLine) -> None:
+    """One request too many for each agent at most; what was scored stays."""
+    import asyncio
+
+    folder = command_line.folder / "data"
+    folder.mkdir()
+    rows = [{"question": f"{n} + 1?", "answer": f"add\n#### {n + 1}"} for n in range(40)]
+    (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    async with OpenAIServer(rule=lambda request: says("#### 1", cost=0.01)) as server:
+        _, err = await asyncio.to_thread(
+            command_line.run, "run", "gsm8k", "--data", "data", "--model", "openai/served", "--base-url",
+            server.base_url, "--concurrency", "2", "--dollars", "0.05", code=1,
+        )  # fmt: skip
+        assert 5 <= len(server.requests) <= 7
+    assert "spent" in err
+    assert 1 <= command_line.ended() <= 7
+
+
 @pytest.mark.parametrize(("agent", "right"), [("recorded:175b_finetuning", 458), ("recorded:6b_finetuning", 286)])
 def test_gsm8k_gives_the_figures_of_its_recordings(command_line: CommandLine, agent: str, right: int) -> None:
     place = data("gsm8k")

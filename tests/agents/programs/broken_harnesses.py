@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Literal, Self
 
-from palmette.agents.harness import HarnessEvent, HarnessFactory, HarnessSetup
+from palmette.agents.conversation import Message
+from palmette.agents.harness import HarnessEvent, HarnessFactory, HarnessSetup, Turned
+from palmette.agents.transcript import Turn
 
-Fault = Literal["never starts", "cannot start", "ends", "breaks", "stops slowly", "none"]
+Fault = Literal["never starts", "cannot start", "ends", "breaks", "breaks before it settles", "stops slowly", "none"]
 
 
 class BrokenHarness:
@@ -47,12 +49,13 @@ class BrokenHarness:
 
     async def events(self) -> AsyncIterator[HarnessEvent]:
         await self.sent.wait()
-        if self.fault == "breaks":
+        if self.fault == "breaks before it settles":
+            said = Message(role="assistant", content="my last words")
+            yield Turned(turn=Turn(index=0, heard=(Message(role="user", content="hello"),), said=said))
+        if self.fault.startswith("breaks"):
             raise ConnectionResetError("the harness lost its program")
         if self.fault != "ends":
             await asyncio.Event().wait()
-        return
-        yield
 
     async def interrupt(self) -> None:
         self.diary.append("interrupted")

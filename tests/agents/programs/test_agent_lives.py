@@ -109,6 +109,20 @@ async def test_a_harness_that_breaks_or_ends_is_a_crash_and_is_started_again(fau
 
 
 @everywhere
+async def test_a_run_whose_harness_broke_after_the_model_s_last_words_is_settled_with_them() -> None:
+    diary: list[str] = []
+    faults = ["breaks before it settles", "none"]
+
+    @root
+    async def main() -> str:
+        one = await agent("a", harness=lambda setup: broken(faults.pop(0), diary)(setup))  # pyright: ignore
+        return await one.ask("hello")
+
+    assert await main() == "my last words"
+    assert diary.count("sent hello") == 1
+
+
+@everywhere
 async def test_a_killed_agent_leaves_its_harness_and_comes_back() -> None:
     diary: list[str] = []
 

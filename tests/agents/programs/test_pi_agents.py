@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,14 +14,11 @@ from pi_support import calls, pi_process, pi_processes, text
 from pi_support import pi as pi
 from pi_support import pi_command as pi_command
 from program_support import told, types, until
-from support.openai_server import Hang, OpenAIServer, Reaction, Request, says, status
+from support.openai_server import Hang, OpenAIServer, Reaction, Request, status
 
-from palmette.actors import ActorDied, TreeNode
-from palmette.agents import AgentError
 from palmette.agents.harnesses import pi as pi_module
 from palmette.agents.programs import Agent, ProgramEnded, agent, connect, current_system, program
 from palmette.agents.proxy import Proxy
-from palmette.machines import MachineError
 
 pytestmark = [pytest.mark.worlds("real", why="pi is a process"), pytest.mark.usefixtures("machines_home")]
 
@@ -195,57 +190,6 @@ async def test_a_dead_proxy_comes_back_and_its_agents_after_it(server: OpenAISer
         assert conversation(coder) == ["one", "heard: one", "two", "heard: two"]
 
     await main()
-
-
-async def test_any_command_can_be_the_harness(server: OpenAIServer) -> None:
-    """``cli:``: run once for each message, with an address and a token of its own."""
-    script = (
-        "import json, os, sys, urllib.request as r; e = os.environ\n"
-        "q = {'model': e['OPENAI_MODEL'], 'messages': [{'role': 'user', 'content': sys.stdin.read()}]}\n"
-        "h = {'authorization': 'Bearer ' + e['OPENAI_API_KEY'], 'content-type': 'application/json'}\n"
-        "a = r.urlopen(r.Request(e['OPENAI_BASE_URL'] + '/chat/completions', json.dumps(q).encode(), h))\n"
-        "print(json.load(a)['choices'][0]['message']['content'])\n"
-    )
-
-    def rule(request: Request) -> Reaction:
-        return says(f"heard: {last_of(request)[1]}")
-
-    server.rule = rule
-
-    @program(image="local", harness=f"cli:{sys.executable} agent.py", control=False)
-    async def main() -> list[str]:
-        worker = await agent("worker", model=model_of(server))
-        await worker.machine.put("agent.py", script.encode())
-        assert await worker.ask("one") == "heard: one"
-        assert await worker.ask("two") == "heard: two"
-        return conversation(worker)
-
-    assert await main() == ["one", "heard: one", "two", "heard: two"]
-
-
-async def test_what_a_harness_by_name_lacks_is_told_at_once(server: OpenAIServer, tmp_path: Path) -> None:
-    """And nothing is left of the agent."""
-
-    @program(control=False)
-    async def main() -> None:
-        for harness, image, model, why in [
-            ("pie", "local", model_of(server), "there is no harness 'pie'; there are pi, pi:COMMAND"),
-            ("pi", "local", "", "which model is behind 'pi'"),
-            ("pi", None, model_of(server), "needs a machine"),
-            ("cli:", "local", model_of(server), "cli: needs a command"),
-            ("pi:no-such-pi", "local", model_of(server), "no-such-pi"),
-        ]:
-            with pytest.raises((AgentError, MachineError), match=why):
-                await agent("coder", harness=harness, image=image, model=model)
-        assert below(current_system().tree().children[0]) == []
-        with pytest.raises(ActorDied):
-            current_system().whereis("/main/coder", object)
-
-    await main()
-
-
-def below(node: TreeNode) -> list[str]:
-    return [each.path for each in node.children]
 
 
 async def test_programs_in_other_processes_have_a_proxy_of_their_own(server: OpenAIServer, pi: str) -> None:
