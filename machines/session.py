@@ -26,6 +26,10 @@ from palmette.machines.runner_records import End, Ending, Greeting, Reply, Speci
 T = TypeVar("T")
 
 
+AGAIN = 0.5
+"""Seconds that what was cancelled has to end, before it is cancelled once more."""
+
+
 class SessionEnded(Exception):
     """No more will be heard of the runner. The text says what was seen."""
 
@@ -249,9 +253,12 @@ class Session:
             self._outgoing.append(wire.frame(wire.END_ALL, 0))
             self._outgoing_came.set()
             await asyncio.wait(self._tasks, timeout=linger, return_when=asyncio.FIRST_COMPLETED)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.wait(self._tasks)
+        left = set(self._tasks)
+        while left:
+            for task in left:
+                task.cancel()
+            # An SDK in the middle of a request may swallow a cancellation (seen with e2b's): then it is said again.
+            _, left = await asyncio.wait(left, timeout=AGAIN)
         await self._channel.close()
 
     def _start(self, work: Coroutine[object, object, None]) -> None:
