@@ -97,15 +97,15 @@ def _no_collections() -> Generator[None]:
     The loop collects instead, every so many steps; only among what the simulation has made, as a test runner's own heap
     is large (with torch in it, one look takes half a second).
     """
-    was_enabled, is_ours_to_freeze = gc.isenabled(), gc.get_freeze_count() == 0
+    was_enabled, was_frozen = gc.isenabled(), gc.get_freeze_count() > 0
     gc.disable()
-    if is_ours_to_freeze:
-        gc.freeze()
+    gc.freeze()
     try:
         yield
     finally:
-        if is_ours_to_freeze:
-            gc.unfreeze()
+        gc.unfreeze()
+        if was_frozen:  # by a program that has tuned the collector; what we have left is let go by the next simulation
+            gc.freeze()
         if was_enabled:
             gc.enable()
 

@@ -40,7 +40,11 @@ class Wire:
         """Whether the other side has closed it."""
 
     def recv(self, size: int) -> bytes:
-        data = self.inner.recv(size)
+        try:
+            data = self.inner.recv(size)
+        except ConnectionError:  # closed while something of ours was on the way
+            self.ended = True
+            raise
         if data:
             self.heard = time.monotonic()
         else:
