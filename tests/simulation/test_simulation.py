@@ -19,6 +19,9 @@ from palmette.supervisors import Supervisor, child
 
 FAULTS = RandomFaults(rate=0.2, match="/episodes/*")
 
+# Late in a process that has much in memory (torch), a simulation's own collections cost more.
+pytestmark = pytest.mark.timeout(900)
+
 
 def test_hours_of_virtual_time_pass_in_no_time() -> None:
     """Nothing waits for a real clock, and the wall clock tells virtual time too."""
