@@ -60,5 +60,5 @@ async def test_a_host_brought_up_over_ssh_runs_a_child_and_nothing_is_left_of_it
         assert not node.is_running()
         assert not psutil.pid_exists(pid)
         async with asyncio.timeout(UP_SECONDS):
-            while [name for name in set(os.listdir("/tmp")) - before if name.startswith("palmette-up.")]:
+            while [name for name in set(os.listdir("/tmp")) - before if name.startswith("palmette-up.")]:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)  # the runner over there removes it as its last act
