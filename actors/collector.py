@@ -11,6 +11,14 @@ objects so often that most actors have aged by the time they are idle, and count
 thousand episodes that costs as much again as to start them (`make bench`, episodes)."""
 
 
+_tuned: set[bool] = set()
+
+
+def is_tuned() -> bool:
+    """Whether this process's heap was frozen by :func:`tune_collector`. To ask the collector would have it count."""
+    return bool(_tuned)
+
+
 def tune_collector() -> None:
     """Have the collector look more rarely, and never again at what exists now: imports, classes, settings.
 
@@ -19,4 +27,5 @@ def tune_collector() -> None:
     is memory: up to :data:`THRESHOLDS` objects in reference cycles wait longer to be freed (some 10 MB).
     """
     gc.freeze()
+    _tuned.add(True)
     gc.set_threshold(*THRESHOLDS)

@@ -15,6 +15,7 @@ import gc
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import Final, Generic, TypeVar
 
+from palmette.actors import collector
 from palmette.actors.cluster.capabilities import Capabilities, Gpu
 from palmette.actors.cluster.placer import Hosts
 from palmette.actors.errors import PalmetteError
@@ -97,7 +98,7 @@ def _no_collections() -> Generator[None]:
     The loop collects instead, every so many steps; only among what the simulation has made, as a test runner's own heap
     is large (with torch in it, one look takes half a second).
     """
-    was_enabled, was_frozen = gc.isenabled(), gc.get_freeze_count() > 0
+    was_enabled, was_frozen = gc.isenabled(), collector.is_tuned()
     gc.disable()
     gc.freeze()
     try:

@@ -19,7 +19,7 @@ from palmette.supervisors import Supervisor, child
 
 FAULTS = RandomFaults(rate=0.2, match="/episodes/*")
 
-# Late in a process that has much in memory (torch), a simulation's own collections cost more.
+# Hundreds of runs take their time on a loaded machine.
 pytestmark = pytest.mark.timeout(900)
 
 
